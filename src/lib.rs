@@ -1,0 +1,30 @@
+//! DuckDB as a PostgreSQL server that systemd owns and that nothing interrupts.
+//!
+//! Follow a connection and you have the map of this crate. Each module knows
+//! only those below it:
+//!
+//! - [`config`]: every setting, its default, its unit, its documentation
+//! - [`control`]: the control plane: accept, negotiate, authenticate, place
+//! - [`handoff`]: a session as a value, and how it moves to another process
+//! - [`tls`]: a TLS session that can be moved: state, record layer, handshake
+//! - [`worker`]: takes sessions over, runs them on threads, parks idle ones
+//! - [`session`]: the message loop of one session
+//! - [`sql`]: what the server must know of a statement before DuckDB sees it
+//! - [`encode`]: chunks to DataRow bytes, parameters and COPY data to values
+//! - [`engine`]: the only door to DuckDB
+
+pub mod config;
+pub mod control;
+pub mod encode;
+pub mod engine;
+pub mod handoff;
+pub mod session;
+pub mod sql;
+pub mod tls;
+pub mod worker;
+
+/// The contract between the two processes, generated from `proto/worker.proto`.
+#[allow(missing_docs, clippy::all, reason = "generated code")]
+pub mod proto {
+    tonic::include_proto!("duckgres.v1");
+}
