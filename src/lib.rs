@@ -12,12 +12,16 @@
 //! - [`sql`]: what the server must know of a statement before DuckDB sees it
 //! - [`encode`]: chunks to DataRow bytes, parameters and COPY data to values
 //! - [`engine`]: the only door to DuckDB
+//!
+//! Beside them: [`process`], what both binaries do first; [`proto`], the contract
+//! between them.
 
 pub mod config;
 pub mod control;
 pub mod encode;
 pub mod engine;
 pub mod handoff;
+pub mod process;
 pub mod session;
 pub mod sql;
 pub mod tls;
