@@ -18,6 +18,8 @@ mod instance;
 mod lease;
 mod sqlstate;
 mod statement;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod types;
 pub mod value;
 
