@@ -12,6 +12,7 @@
 //! - [`sql`]: what the server must know of a statement before DuckDB sees it
 //! - [`encode`]: chunks to DataRow bytes, parameters and COPY data to values
 //! - [`engine`]: the only door to DuckDB
+//! - [`systemd`]: what systemd and a service tell each other
 
 pub mod config;
 pub mod control;
@@ -20,6 +21,7 @@ pub mod engine;
 pub mod handoff;
 pub mod session;
 pub mod sql;
+pub mod systemd;
 pub mod tls;
 pub mod worker;
 
