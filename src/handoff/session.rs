@@ -22,10 +22,9 @@ use crate::tls::TlsState;
 /// # }
 /// ```
 ///
-/// ```compile_fail,E0599
-/// fn copy(session: &duckgres::handoff::Session) -> duckgres::handoff::Session {
-///     session.clone()
-/// }
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<duckgres::handoff::Session>();
 /// ```
 #[derive(Debug)]
 pub struct Session {
