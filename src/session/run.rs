@@ -172,7 +172,7 @@ fn explain(failure: Failure, stopped: Option<Stop>) -> Failure {
 fn changed(rows: &mut Rows, kind: Kind) -> Result<u64, engine::Error> {
     match rows.outcome() {
         Outcome::Changed(count) => Ok(count),
-        Outcome::Rows if kind == Kind::Define => {
+        _ if kind == Kind::Define => {
             let chunk = rows.next_chunk()?;
             let count = chunk.as_ref().and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
             Ok(count.unwrap_or(0).unsigned_abs())
