@@ -23,4 +23,4 @@ pub use handshake::{Accepted, Entry, HandshakeError, accept};
 pub use state::{StateError, Suite, TlsState, Version};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

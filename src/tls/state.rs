@@ -93,10 +93,9 @@ pub(super) struct Direction {
 ///
 /// It has one owner, because two would encrypt with the same nonces:
 ///
-/// ```compile_fail,E0599
-/// fn copy(state: &duckgres::tls::TlsState) -> duckgres::tls::TlsState {
-///     state.clone()
-/// }
+/// ```compile_fail,E0277
+/// fn copied<T: Clone>() {}
+/// copied::<duckgres::tls::TlsState>();
 /// ```
 pub struct TlsState {
     pub(super) version: Version,

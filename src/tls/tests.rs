@@ -219,6 +219,17 @@ impl Pair {
     }
 }
 
+/// A state for the tests of other modules.
+pub(crate) fn some_state() -> TlsState {
+    hostile(Version::Tls13, Suite::Aes256Gcm)
+        .server
+        .into_state()
+        .unwrap()
+}
+
+/// Content type and content.
+type Record = (u8, Vec<u8>);
+
 /// A pair of which both ends are ours, so that the client's can send anything.
 struct Hostile {
     sealer: Sealer,
@@ -260,15 +271,14 @@ impl Hostile {
         out
     }
 
-    /// What the server says to these bytes: its result, and its answers as
-    /// (content type, content).
-    fn says(&mut self, bytes: &[u8]) -> (Result<Progress, TlsError>, Vec<(u8, Vec<u8>)>) {
+    /// What the server says to these bytes: its result, and its answers.
+    fn says(&mut self, bytes: &[u8]) -> (Result<Progress, TlsError>, Vec<Record>) {
         let (mut plain, mut out) = (Vec::new(), Vec::new());
         let result = self.server.receive(bytes, &mut plain, &mut out);
         (result, self.answers(&out))
     }
 
-    fn answers(&mut self, mut out: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    fn answers(&mut self, mut out: &[u8]) -> Vec<Record> {
         let mut answers = Vec::new();
         while let Some((header, rest)) = out.split_first_chunk::<{ record::HEADER }>() {
             let length = record::body_length(header, self.server.version()).unwrap();
