@@ -45,7 +45,12 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Accepts until the server stops. A panic in a connection's task ends that
 /// connection; when the doorway is full, clients wait in the kernel's queue.
-pub async fn accept(listener: Listener, front: Arc<Front>, doorway: Arc<Semaphore>, mut stopping: watch::Receiver<bool>) {
+pub async fn accept(
+    listener: Listener,
+    front: Arc<Front>,
+    doorway: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = async {
@@ -63,7 +68,9 @@ pub async fn accept(listener: Listener, front: Arc<Front>, doorway: Arc<Semaphor
                     drop(place);
                 });
             }
-            (Err(error), _) if is_transient(&error) => debug!(%error, "a connection was gone before it was accepted"),
+            (Err(error), _) if is_transient(&error) => {
+                debug!(%error, "a connection was gone before it was accepted")
+            }
             (Err(error), _) => {
                 // Out of descriptors or memory: connections that end make room.
                 warn!(%error, "cannot accept connections");

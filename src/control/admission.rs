@@ -18,7 +18,10 @@ pub struct Ticket(Arc<Admission>);
 impl Admission {
     /// `limit` connections at the same time; 0 sets no limit.
     pub fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self { limit, entering: AtomicU32::new(0) })
+        Arc::new(Self {
+            limit,
+            entering: AtomicU32::new(0),
+        })
     }
 
     /// A place beside `sessions` that exist, or 53300.

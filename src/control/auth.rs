@@ -47,7 +47,11 @@ impl Authenticator {
                 }
             }
         });
-        Self { logins, plain: ScramServerAuth::new(), bound }
+        Self {
+            logins,
+            plain: ScramServerAuth::new(),
+            bound,
+        }
     }
 
     /// Authenticates `user`; afterwards the client has AuthenticationOk.
@@ -68,7 +72,11 @@ impl Authenticator {
         let plus = match mechanism {
             PLUS if bound.is_some() => true,
             PLAIN => false,
-            _ => return Err(Fatal::protocol("client selected an invalid SASL authentication mechanism").into()),
+            _ => {
+                return Err(
+                    Fatal::protocol("client selected an invalid SASL authentication mechanism").into(),
+                );
+            }
         };
         let late;
         let first = match first {
@@ -87,10 +95,13 @@ impl Authenticator {
         let (challenge, waiting) = scram
             .on_client_first_message_with_secret(first, secret)
             .map_err(|error| refusal(error, user))?;
-        wire.write_all(&request(SASL_CONTINUE, challenge.as_bytes())).await?;
+        wire.write_all(&request(SASL_CONTINUE, challenge.as_bytes()))
+            .await?;
 
         let proof = read_response(wire).await?;
-        let outcome = waiting.on_client_final_message(&proof).map_err(|error| refusal(error, user))?;
+        let outcome = waiting
+            .on_client_final_message(&proof)
+            .map_err(|error| refusal(error, user))?;
         let mut answer = request(SASL_FINAL, outcome.as_bytes());
         answer.extend_from_slice(&request(OK, &[]));
         wire.write_all(&answer).await?;
@@ -138,9 +149,10 @@ fn malformed() -> Fatal {
 
 fn refusal(error: PgWireError, user: &str) -> Fatal {
     match error {
-        PgWireError::InvalidPassword(_) => {
-            Fatal::new("28P01", format!("password authentication failed for user \"{user}\""))
-        }
+        PgWireError::InvalidPassword(_) => Fatal::new(
+            "28P01",
+            format!("password authentication failed for user \"{user}\""),
+        ),
         error => {
             tracing::debug!(%error, user, "the SCRAM exchange failed");
             malformed()
@@ -154,10 +166,20 @@ mod tests {
 
     #[test]
     fn an_initial_response_must_be_exactly_as_long_as_it_says() {
-        let body = |length: i32, data: &[u8]| [b"SCRAM-SHA-256\0".as_slice(), &length.to_be_bytes(), data].concat();
-        assert_eq!(split_initial(&body(2, b"ab")), Some((PLAIN, Some(b"ab".as_slice()))));
+        let body =
+            |length: i32, data: &[u8]| [b"SCRAM-SHA-256\0".as_slice(), &length.to_be_bytes(), data].concat();
+        assert_eq!(
+            split_initial(&body(2, b"ab")),
+            Some((PLAIN, Some(b"ab".as_slice())))
+        );
         assert_eq!(split_initial(&body(-1, b"")), Some((PLAIN, None)));
-        for wrong in [body(3, b"ab"), body(1, b"ab"), body(-1, b"a"), body(-2, b""), body(i32::MAX, b"")] {
+        for wrong in [
+            body(3, b"ab"),
+            body(1, b"ab"),
+            body(-1, b"a"),
+            body(-2, b""),
+            body(i32::MAX, b""),
+        ] {
             assert_eq!(split_initial(&wrong), None);
         }
         assert_eq!(split_initial(b"SCRAM-SHA-256"), None);

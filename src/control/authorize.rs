@@ -11,7 +11,10 @@ pub fn authorize(user: &str, database: &str, data_dir: &Path) -> Result<(), Fata
         return Ok(());
     }
     if !data_dir.join(format!("{database}.duckdb")).exists() {
-        return Err(Fatal::new("3D000", format!("database \"{database}\" does not exist")));
+        return Err(Fatal::new(
+            "3D000",
+            format!("database \"{database}\" does not exist"),
+        ));
     }
     Err(Fatal {
         detail: Some("User does not have CONNECT privilege.".into()),

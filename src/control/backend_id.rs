@@ -24,7 +24,10 @@ impl BackendIds {
     /// restarted control plane rarely meets the ids of sessions that live on.
     pub fn new(worker: u16, start: u32) -> Self {
         debug_assert!((1..=MAX_WORKER).contains(&worker));
-        Self { worker, next: AtomicU32::new(start) }
+        Self {
+            worker,
+            next: AtomicU32::new(start),
+        }
     }
 
     /// The next id, always positive.

@@ -23,7 +23,10 @@ pub async fn forward(pool: &Pool, request: Cancel) {
         debug!(backend_id = request.backend_id, "a cancel request for no worker");
         return;
     };
-    let message = proto::CancelRequest { backend_id: request.backend_id, cancel_key: request.key.to_vec() };
+    let message = proto::CancelRequest {
+        backend_id: request.backend_id,
+        cancel_key: request.key.to_vec(),
+    };
     match tokio::time::timeout(DEADLINE, worker.rpc().cancel_query(message)).await {
         Ok(Ok(_)) => {}
         Ok(Err(status)) => debug!(worker = worker.id, code = ?status.code(), "a cancel request failed"),

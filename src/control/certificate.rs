@@ -58,9 +58,16 @@ pub fn load(config: &Config) -> Result<Option<Certificate>, StartError> {
 fn read(path: &Path, key: &Path, minimum: Version, self_signed: bool) -> Result<Certificate, StartError> {
     let pem = fs::read(path).map_err(StartError::path(path))?;
     let key_pem = Zeroizing::new(fs::read(key).map_err(StartError::path(key))?);
-    let config = tls::server_config(&pem, &key_pem, minimum)
-        .map_err(|source| StartError::Certificate { path: path.to_path_buf(), source })?;
-    Ok(Certificate { path: path.to_path_buf(), pem, self_signed, config })
+    let config = tls::server_config(&pem, &key_pem, minimum).map_err(|source| StartError::Certificate {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(Certificate {
+        path: path.to_path_buf(),
+        pem,
+        self_signed,
+        config,
+    })
 }
 
 /// Makes a certificate for this machine's loopback addresses. It is its own
@@ -70,7 +77,9 @@ fn make(certificate: &Path, key: &Path) -> Result<(), StartError> {
     let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "duckgres on localhost");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "duckgres on localhost");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // It is trusted by being given, not by its age.
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -81,7 +90,9 @@ fn make(certificate: &Path, key: &Path) -> Result<(), StartError> {
     };
     // The certificate is what says that the pair is complete: it comes last.
     match fs::remove_file(certificate) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StartError::path(certificate)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StartError::path(certificate)(error));
+        }
         _ => {}
     }
     store(key, Zeroizing::new(pair.serialize_pem()).as_bytes())?;

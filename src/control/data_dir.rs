@@ -34,12 +34,23 @@ impl DataDir {
             let mut owner = String::new();
             // The number is a help for the reader; the lock does not depend on it.
             let _ = lock.read_to_string(&mut owner);
-            let owner = owner.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
-            return Err(StartError::DataDirInUse { path: path.to_path_buf(), owner });
+            let owner = owner
+                .trim()
+                .parse::<u32>()
+                .map_or(String::new(), |pid| format!(" (process {pid})"));
+            return Err(StartError::DataDirInUse {
+                path: path.to_path_buf(),
+                owner,
+            });
         }
-        let note = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        let note = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
         note.map_err(StartError::path(&file))?;
-        Ok(Self { path: path.to_path_buf(), _lock: lock })
+        Ok(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -53,7 +64,9 @@ impl DataDir {
         let mut secret = Zeroizing::new([0; 32]);
         match fs::read(&path).map(Zeroizing::new) {
             Ok(bytes) if bytes.len() == secret.len() => secret.copy_from_slice(&bytes),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StartError::Path { path, source: error }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StartError::Path { path, source: error });
+            }
             _ => {
                 aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|_| StartError::Random)?;
                 write_private(&path, secret.as_slice()).map_err(StartError::path(&path))?;
@@ -81,7 +94,13 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Opens a lock file without changing it.
 pub fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Locks a file as long as it is open; false if somebody else has it.
@@ -112,7 +131,10 @@ mod tests {
         let first = DataDir::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         let second = DataDir::open(&path).err().unwrap().to_string();
-        assert!(second.contains(&format!("(process {})", std::process::id())), "{second}");
+        assert!(
+            second.contains(&format!("(process {})", std::process::id())),
+            "{second}"
+        );
         drop(first);
         DataDir::open(&path).unwrap();
     }
@@ -121,7 +143,10 @@ mod tests {
     fn a_directory_that_others_can_write_to_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(matches!(DataDir::open(directory.path()), Err(StartError::Exposed(_))));
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(StartError::Exposed(_))
+        ));
     }
 
     #[test]
@@ -129,6 +154,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(directory.path()).unwrap();
         assert_eq!(data_dir.secret().unwrap(), data_dir.secret().unwrap());
-        assert_eq!(fs::metadata(directory.path().join(SECRET)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(directory.path().join(SECRET)).unwrap().mode() & 0o777,
+            0o600
+        );
     }
 }

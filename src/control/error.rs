@@ -32,7 +32,9 @@ pub enum StartError {
         owner: String,
     },
     /// The port is taken.
-    #[error("port {port} on {host} is used by another program: choose another with --port (0 takes a free one)")]
+    #[error(
+        "port {port} on {host} is used by another program: choose another with --port (0 takes a free one)"
+    )]
     PortInUse {
         /// The address.
         host: String,

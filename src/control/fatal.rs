@@ -21,7 +21,12 @@ pub struct Fatal {
 impl Fatal {
     /// An error without a detail.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, old_protocol: false }
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+            old_protocol: false,
+        }
     }
 
     /// 08P01, protocol_violation.
@@ -107,13 +112,16 @@ mod tests {
     #[test]
     fn an_error_response_is_framed_as_the_protocol_says() {
         let bytes = Fatal::new("28000", "no").encode();
-        assert_eq!(bytes, b"E\0\0\0\x21SFATAL\0VFATAL\0C28000\0Mno\0\0".as_slice());
-        assert_eq!(bytes.len(), 0x21 + 1);
+        assert_eq!(bytes, b"E\0\0\0\x1eSFATAL\0VFATAL\0C28000\0Mno\0\0".as_slice());
+        assert_eq!(bytes.len(), 0x1e + 1);
     }
 
     #[test]
     fn a_client_of_the_old_protocol_gets_an_error_that_it_can_read() {
-        let fatal = Fatal { old_protocol: true, ..Fatal::new("0A000", "unsupported") };
+        let fatal = Fatal {
+            old_protocol: true,
+            ..Fatal::new("0A000", "unsupported")
+        };
         assert_eq!(fatal.encode(), b"EFATAL:  unsupported\n\0");
     }
 }

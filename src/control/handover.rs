@@ -36,7 +36,10 @@ type Failure = (Option<Wire>, End);
 pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFacts) -> Result<i32, Failure> {
     let worker = pool.place(&startup.database);
     if !worker.ready(READY_WITHIN).await {
-        return Err((Some(wire), Fatal::cannot_connect_now("the database system is starting up").into()));
+        return Err((
+            Some(wire),
+            Fatal::cannot_connect_now("the database system is starting up").into(),
+        ));
     }
     let Parts { socket, unread, tls } = wire.into_parts().map_err(|error| (None, error.into()))?;
     let address = socket.address();
@@ -46,7 +49,8 @@ pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFact
         tls_cipher: facts.cipher.to_owned(),
     };
     let minor = startup.minor();
-    let cancel_key = CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
+    let cancel_key =
+        CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
     let mut session = Session {
         socket: socket.into_fd().map_err(|error| (None, error.into()))?,
         state: SessionState {
@@ -69,11 +73,19 @@ pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFact
                 worker.handed_over();
                 return Ok(backend_id);
             }
-            Err(OfferError::Refused { session: returned, reason: Reason::BackendIdInUse, .. }) => {
+            Err(OfferError::Refused {
+                session: returned,
+                reason: Reason::BackendIdInUse,
+                ..
+            }) => {
                 session = *returned;
                 session.state.backend_id = worker.ids.next();
             }
-            Err(OfferError::Refused { session, reason, message }) => {
+            Err(OfferError::Refused {
+                session,
+                reason,
+                message,
+            }) => {
                 warn!(worker = worker.id, ?reason, message, "a session was refused");
                 let fatal = Fatal::cannot_connect_now("the database system is shutting down");
                 return Err((take_back(*session, address), fatal.into()));

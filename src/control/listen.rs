@@ -44,8 +44,15 @@ async fn resolve(hosts: &[String], port: u16) -> Result<Vec<Address>, StartError
             "*" => pair(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
             name => tokio::net::lookup_host((name, port))
                 .await
-                .map_err(|source| StartError::Listen { host: host.clone(), port, source })?
-                .map(|address| Address { ip: address.ip(), optional: false })
+                .map_err(|source| StartError::Listen {
+                    host: host.clone(),
+                    port,
+                    source,
+                })?
+                .map(|address| Address {
+                    ip: address.ip(),
+                    optional: false,
+                })
                 .collect(),
         };
         for address in found {
@@ -58,7 +65,16 @@ async fn resolve(hosts: &[String], port: u16) -> Result<Vec<Address>, StartError
 }
 
 fn pair(v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<Address> {
-    vec![Address { ip: v4.into(), optional: false }, Address { ip: v6.into(), optional: true }]
+    vec![
+        Address {
+            ip: v4.into(),
+            optional: false,
+        },
+        Address {
+            ip: v6.into(),
+            optional: true,
+        },
+    ]
 }
 
 fn bind_all(addresses: &[Address], port: u16) -> Result<(Vec<TcpListener>, u16), StartError> {
@@ -66,8 +82,15 @@ fn bind_all(addresses: &[Address], port: u16) -> Result<(Vec<TcpListener>, u16),
     let mut port = port;
     for Address { ip, optional } in addresses {
         let error = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => StartError::PortInUse { host: ip.to_string(), port },
-            _ => StartError::Listen { host: ip.to_string(), port, source },
+            io::ErrorKind::AddrInUse => StartError::PortInUse {
+                host: ip.to_string(),
+                port,
+            },
+            _ => StartError::Listen {
+                host: ip.to_string(),
+                port,
+                source,
+            },
         };
         match bind(SocketAddr::new(*ip, port)) {
             Ok(listener) => {
@@ -82,7 +105,10 @@ fn bind_all(addresses: &[Address], port: u16) -> Result<(Vec<TcpListener>, u16),
 }
 
 fn is_missing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+    )
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -129,7 +155,11 @@ impl UnixSocket {
             _ => return Err(StartError::SocketInUse(path)),
         }
         let listener = bind_unix(&path).map_err(StartError::path(&path))?;
-        Ok(Self { listener: Some(listener), path, _lock: lock })
+        Ok(Self {
+            listener: Some(listener),
+            path,
+            _lock: lock,
+        })
     }
 
     /// The socket's path.
@@ -167,9 +197,16 @@ mod tests {
     async fn a_taken_port_is_named_and_zero_takes_a_free_one_for_all_addresses() {
         let hosts = ["localhost".to_owned()];
         let (listeners, port) = tcp(&hosts, 0).await.unwrap();
-        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap().port() == port));
+        assert!(
+            listeners
+                .iter()
+                .all(|listener| listener.local_addr().unwrap().port() == port)
+        );
         let error = tcp(&hosts, port).await.unwrap_err().to_string();
-        assert!(error.starts_with(&format!("port {port} on 127.0.0.1 is used")), "{error}");
+        assert!(
+            error.starts_with(&format!("port {port} on 127.0.0.1 is used")),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -178,11 +215,17 @@ mod tests {
         let path = directory.path().join(".s.PGSQL.5432");
         // Another program, which knows nothing of our lock.
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(matches!(UnixSocket::bind(directory.path(), 5432), Err(StartError::SocketInUse(_))));
+        assert!(matches!(
+            UnixSocket::bind(directory.path(), 5432),
+            Err(StartError::SocketInUse(_))
+        ));
         drop(other);
         assert!(path.exists());
         let ours = UnixSocket::bind(directory.path(), 5432).unwrap();
-        assert!(matches!(UnixSocket::bind(directory.path(), 5432), Err(StartError::SocketInUse(_))));
+        assert!(matches!(
+            UnixSocket::bind(directory.path(), 5432),
+            Err(StartError::SocketInUse(_))
+        ));
         drop(ours);
         assert!(!path.exists());
     }

@@ -23,7 +23,10 @@ impl Logins {
     /// Derives the verifiers. `secret` is the server's own, random, and kept
     /// between starts.
     pub fn new(users: &Users, secret: Zeroizing<[u8; 32]>) -> Self {
-        let mut logins = Self { verifiers: HashMap::new(), secret };
+        let mut logins = Self {
+            verifiers: HashMap::new(),
+            secret,
+        };
         for (name, credential) in users {
             let verifier = match credential {
                 Credential::Verifier(verifier) => verifier.clone(),

@@ -75,7 +75,8 @@ pub async fn negotiate(wire: &mut Wire, offer: &TlsOffer) -> Result<Opening, End
             Packet::Cancel(cancel) => return Ok(Opening::Cancel(cancel)),
             Packet::Startup(startup) => {
                 if offer.required && !wire.is_secure() && !wire.socket().is_local() {
-                    let message = "connection requires TLS (sslmode=require, or sslmode=verify-full with sslrootcert)";
+                    let message =
+                        "connection requires TLS (sslmode=require, or sslmode=verify-full with sslrootcert)";
                     return Err(Fatal::new("28000", message).into());
                 }
                 if let Some(body) = startup.negotiation() {
@@ -87,7 +88,12 @@ pub async fn negotiate(wire: &mut Wire, offer: &TlsOffer) -> Result<Opening, End
     }
 }
 
-async fn handshake(wire: &mut Wire, offer: &TlsOffer, already_read: &[u8], entry: Entry) -> Result<TlsFacts, End> {
+async fn handshake(
+    wire: &mut Wire,
+    offer: &TlsOffer,
+    already_read: &[u8],
+    entry: Entry,
+) -> Result<TlsFacts, End> {
     let Some(config) = offer.config.as_ref().filter(|_| !wire.socket().is_local()) else {
         return Err(End::silent("TLS is not offered here"));
     };
@@ -95,5 +101,8 @@ async fn handshake(wire: &mut Wire, offer: &TlsOffer, already_read: &[u8], entry
         .await
         .map_err(|error| End::silent(error.to_string()))?;
     wire.secure(accepted.state)?;
-    Ok(TlsFacts { version: accepted.version, cipher: accepted.cipher })
+    Ok(TlsFacts {
+        version: accepted.version,
+        cipher: accepted.cipher,
+    })
 }

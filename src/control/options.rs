@@ -30,7 +30,10 @@ pub fn parse(options: &str) -> Result<Vec<(String, String)>, Fatal> {
 }
 
 fn invalid(word: &str) -> Fatal {
-    Fatal::new("42601", format!("invalid command-line argument for server process: {word}"))
+    Fatal::new(
+        "42601",
+        format!("invalid command-line argument for server process: {word}"),
+    )
 }
 
 fn split(text: &str) -> Vec<String> {
@@ -70,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_backslash_takes_the_next_character_as_it_is() {
-        assert_eq!(pairs(r"-c search_path=a,\ b\\c"), [pair("search_path", r"a, b\c")]);
+        assert_eq!(
+            pairs(r"-c search_path=a,\ b\\c"),
+            [pair("search_path", r"a, b\c")]
+        );
         assert_eq!(pairs(r"-c a=b\"), [pair("a", "b")]);
     }
 
@@ -85,7 +91,11 @@ mod tests {
             ("-c =1", "invalid command-line argument for server process: -c"),
         ] {
             let fatal = parse(options).unwrap_err();
-            assert_eq!((fatal.code, fatal.message.as_str()), ("42601", message), "{options}");
+            assert_eq!(
+                (fatal.code, fatal.message.as_str()),
+                ("42601", message),
+                "{options}"
+            );
         }
     }
 }

@@ -30,8 +30,16 @@ pub fn password(path: &Path, user: &str) -> Result<Password, StartError> {
     aws_lc_rs::rand::fill(random.as_mut_slice()).map_err(|_| StartError::Random)?;
     // 192 bits in letters that need no escape, neither here nor in a URL.
     let password = Password::new(URL_SAFE_NO_PAD.encode(random.as_slice()));
-    let separator = if content.is_empty() || content.ends_with('\n') { "" } else { "\n" };
-    let content = Zeroizing::new(format!("{}{separator}{start}{}\n", content.as_str(), password.expose()));
+    let separator = if content.is_empty() || content.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    let content = Zeroizing::new(format!(
+        "{}{separator}{start}{}\n",
+        content.as_str(),
+        password.expose()
+    ));
     write_private(path, content.as_bytes()).map_err(StartError::path(path))?;
     Ok(password)
 }

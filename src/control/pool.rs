@@ -107,14 +107,20 @@ fn connect(path: &Path) -> Channel {
 
 /// Follows the reports of a worker's processes for as long as the worker is known.
 async fn watch_health(worker: std::sync::Weak<Worker>) {
-    let Some(mut rpc) = worker.upgrade().map(|worker| worker.rpc()) else { return };
+    let Some(mut rpc) = worker.upgrade().map(|worker| worker.rpc()) else {
+        return;
+    };
     loop {
         if let Ok(reports) = rpc.health(HealthRequest {}).await {
             let mut reports = reports.into_inner();
             while let Ok(Some(report)) = reports.message().await {
                 let Some(worker) = worker.upgrade() else { return };
                 if report.worker_id != u32::from(worker.id) {
-                    warn!(worker = worker.id, reported = report.worker_id, "a worker reports a number that is not its own");
+                    warn!(
+                        worker = worker.id,
+                        reported = report.worker_id,
+                        "a worker reports a number that is not its own"
+                    );
                     break;
                 }
                 worker.uncounted.store(0, Ordering::Relaxed);
@@ -139,7 +145,10 @@ pub struct Pool {
 impl Pool {
     /// A pool of one.
     pub fn new(first: Arc<Worker>) -> Arc<Self> {
-        Arc::new(Self { first, others: Vec::new() })
+        Arc::new(Self {
+            first,
+            others: Vec::new(),
+        })
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Worker>> {

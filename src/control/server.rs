@@ -66,7 +66,11 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let sockets_dir = data_dir.path().join("run/worker-1");
     let sockets = WorkerSockets::bind(&sockets_dir).map_err(StartError::path(&sockets_dir))?;
     let worker = Worker::new(1, sockets.handoff_path(), &sockets.rpc_path());
-    let program = Program { path: program, config: WorkerConfig::new(1, &config), sockets };
+    let program = Program {
+        path: program,
+        config: WorkerConfig::new(1, &config),
+        sockets,
+    };
     let mut supervisor = tokio::select! {
         started = Supervisor::start(program, &worker) => started?,
         () = signals.next() => return Ok(Ended::Forced),
@@ -78,7 +82,10 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),
             required: config.tls_mode() == TlsMode::Require,
         },
-        authenticator: Authenticator::new(logins, certificate.as_ref().map(|certificate| certificate.pem.as_slice())),
+        authenticator: Authenticator::new(
+            logins,
+            certificate.as_ref().map(|certificate| certificate.pem.as_slice()),
+        ),
         admission: Admission::new(settings.max_connections),
         authentication_timeout: settings.authentication_timeout,
         data_dir: data_dir.path().to_path_buf(),
@@ -88,10 +95,20 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
     let mut doors = JoinSet::new();
     let unix_listener = unix.as_mut().and_then(|socket| socket.listener.take());
-    for listener in tcp.into_iter().map(Listener::Tcp).chain(unix_listener.map(Listener::Unix)) {
+    for listener in tcp
+        .into_iter()
+        .map(Listener::Tcp)
+        .chain(unix_listener.map(Listener::Unix))
+    {
         doors.spawn(accept(listener, front.clone(), doorway.clone(), stopping.clone()));
     }
-    announce(&config, port, unix.as_ref().map(UnixSocket::path), certificate.as_ref(), &local);
+    announce(
+        &config,
+        port,
+        unix.as_ref().map(UnixSocket::path),
+        certificate.as_ref(),
+        &local,
+    );
 
     signals.next().await;
     info!("stopping; a second signal ends running statements at once");
@@ -120,8 +137,13 @@ fn open_unix_socket(config: &Config, port: u16) -> Result<Option<UnixSocket>, St
     if let Some(directory) = &config.settings.unix_socket_dir {
         return UnixSocket::bind(directory, port).map(Some);
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let candidates = [runtime.map(|path| path.join("duckgres")), Some(config.data_dir.join("run"))];
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let candidates = [
+        runtime.map(|path| path.join("duckgres")),
+        Some(config.data_dir.join("run")),
+    ];
     let mut last = None;
     for directory in candidates.into_iter().flatten() {
         match UnixSocket::bind(&directory, port) {
@@ -181,7 +203,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) {

@@ -38,7 +38,10 @@ impl WorkerSockets {
         private_directory(directory)?;
         let metadata = std::fs::symlink_metadata(directory)?;
         if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to somebody else"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the directory belongs to somebody else",
+            ));
         }
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
         let handle: OwnedFd = std::fs::File::open(directory)?.into();

@@ -29,13 +29,21 @@ pub fn users(config: &Config, data_dir: &DataDir) -> Result<LocalUsers, StartErr
     let mut users = config.settings.users.clone();
     if !users.is_empty() || config.settings.mode != Mode::Standalone {
         let shown = users.keys().next().cloned();
-        return Ok(LocalUsers { users, shown, passfile: None });
+        return Ok(LocalUsers {
+            users,
+            shown,
+            passfile: None,
+        });
     }
     let name = os_user()?;
     let path = data_dir.path().join(PASSFILE);
     let password = passfile::password(&path, &name)?;
     users.insert(name.clone(), Credential::Password(password));
-    Ok(LocalUsers { users, shown: Some(name), passfile: Some(path) })
+    Ok(LocalUsers {
+        users,
+        shown: Some(name),
+        passfile: Some(path),
+    })
 }
 
 fn os_user() -> Result<String, StartError> {
@@ -81,9 +89,17 @@ pub fn psql_command(
             String::new()
         }
     };
-    parameters.extend(local.passfile.iter().map(|path| format!("passfile={}", encode_path(path))));
+    parameters.extend(
+        local
+            .passfile
+            .iter()
+            .map(|path| format!("passfile={}", encode_path(path))),
+    );
     // Everything that a shell could take for its own is percent-encoded.
-    Some(format!("psql 'postgresql://{user}@{authority}/{user}?{}'", parameters.join("&")))
+    Some(format!(
+        "psql 'postgresql://{user}@{authority}/{user}?{}'",
+        parameters.join("&")
+    ))
 }
 
 /// An address that a client on this machine can connect to.
@@ -119,7 +135,11 @@ mod tests {
     use super::*;
 
     fn local(name: &str) -> LocalUsers {
-        LocalUsers { users: Users::new(), shown: Some(name.into()), passfile: Some("/d/it's/pgpass".into()) }
+        LocalUsers {
+            users: Users::new(),
+            shown: Some(name.into()),
+            passfile: Some("/d/it's/pgpass".into()),
+        }
     }
 
     #[test]

@@ -101,15 +101,21 @@ pub fn parse(packet: &[u8], tls: bool, gss: bool) -> Result<Packet, End> {
         CANCEL_REQUEST => cancel(rest).map(Packet::Cancel),
         SSL_REQUEST if tls => Ok(Packet::Tls),
         GSSENC_REQUEST if gss => Ok(Packet::Gss),
-        version if version >> 16 == 3 => startup(version & 0xffff, rest).map(|it| Packet::Startup(Box::new(it))),
+        version if version >> 16 == 3 => {
+            startup(version & 0xffff, rest).map(|it| Packet::Startup(Box::new(it)))
+        }
         version => Err(unsupported(version)),
     }
 }
 
 fn unsupported(version: u32) -> End {
     let (major, minor) = (version >> 16, version & 0xffff);
-    let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
-    End::Fatal(Fatal { old_protocol: major < 3, ..Fatal::new("0A000", message) })
+    let message =
+        format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
+    End::Fatal(Fatal {
+        old_protocol: major < 3,
+        ..Fatal::new("0A000", message)
+    })
 }
 
 fn cancel(rest: &[u8]) -> Result<Cancel, End> {
@@ -148,7 +154,8 @@ fn startup(requested_minor: u32, rest: &[u8]) -> Result<Startup, End> {
     }
 
     let user = user.filter(|name| !name.is_empty());
-    let user = user.ok_or_else(|| Fatal::new("28000", "no PostgreSQL user name specified in startup packet"))?;
+    let user =
+        user.ok_or_else(|| Fatal::new("28000", "no PostgreSQL user name specified in startup packet"))?;
     names::check(user).map_err(|reason| Fatal::new("28000", format!("the user name {reason}")))?;
     let database = database.filter(|name| !name.is_empty()).unwrap_or(user);
     names::check(database).map_err(|reason| Fatal::new("3D000", format!("the database name {reason}")))?;
@@ -168,7 +175,12 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<Result<&'a str, Fatal>> {
     let end = rest.iter().position(|byte| *byte == 0)?;
     let text = std::str::from_utf8(&rest[..end]);
     *rest = &rest[end + 1..];
-    Some(text.map_err(|_| Fatal::new("22021", "invalid byte sequence for encoding \"UTF8\" in startup packet")))
+    Some(text.map_err(|_| {
+        Fatal::new(
+            "22021",
+            "invalid byte sequence for encoding \"UTF8\" in startup packet",
+        )
+    }))
 }
 
 fn no_replication(value: &str) -> Result<(), Fatal> {
@@ -204,14 +216,24 @@ mod tests {
     #[test]
     fn the_database_is_the_users_own_unless_named() {
         assert_eq!(startup_of(V3, b"user\0al\0\0").unwrap().database, "al");
-        assert_eq!(startup_of(V3, b"user\0al\0database\0\0\0").unwrap().database, "al");
-        assert_eq!(startup_of(V3, b"user\0al\0database\0db\0\0").unwrap().database, "db");
+        assert_eq!(
+            startup_of(V3, b"user\0al\0database\0\0\0").unwrap().database,
+            "al"
+        );
+        assert_eq!(
+            startup_of(V3, b"user\0al\0database\0db\0\0").unwrap().database,
+            "db"
+        );
     }
 
     #[test]
     fn options_come_before_parameters_so_that_parameters_win() {
         let startup = startup_of(V3, b"TimeZone\0UTC\0options\0-c a=1 --b-c=2\0user\0al\0\0").unwrap();
-        let pairs: Vec<_> = startup.settings.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let pairs: Vec<_> = startup
+            .settings
+            .iter()
+            .map(|(a, b)| (a.as_str(), b.as_str()))
+            .collect();
         assert_eq!(pairs, [("a", "1"), ("b_c", "2"), ("TimeZone", "UTC")]);
     }
 
@@ -234,7 +256,10 @@ mod tests {
     fn other_protocols_are_refused_in_a_form_that_they_understand() {
         let old = startup_of(2 << 16, b"whatever").unwrap_err();
         assert!(old.old_protocol);
-        assert_eq!(old.message, "unsupported frontend protocol 2.0: server supports 3.0 to 3.2");
+        assert_eq!(
+            old.message,
+            "unsupported frontend protocol 2.0: server supports 3.0 to 3.2"
+        );
         let new = startup_of(4 << 16, b"\0").unwrap_err();
         assert!(!new.old_protocol);
         assert_eq!(new.code, "0A000");
@@ -244,7 +269,10 @@ mod tests {
     fn a_second_request_for_encryption_is_an_unknown_protocol() {
         let again = parse(&packet(SSL_REQUEST, b""), false, true);
         assert!(matches!(again, Err(End::Fatal(fatal)) if fatal.message.contains("1234.5679")));
-        assert!(matches!(parse(&packet(GSSENC_REQUEST, b""), false, true), Ok(Packet::Gss)));
+        assert!(matches!(
+            parse(&packet(GSSENC_REQUEST, b""), false, true),
+            Ok(Packet::Gss)
+        ));
     }
 
     #[test]
@@ -253,7 +281,10 @@ mod tests {
         assert_eq!(startup_of(V3 | 2, b"user\0al\0\0").unwrap().negotiation(), None);
         let newer = startup_of(V3 | 9999, b"user\0al\0_pq_.x\0y\0_pq_.z\0\0\0").unwrap();
         assert_eq!(newer.minor(), 2);
-        assert_eq!(newer.negotiation().unwrap(), b"\0\x03\0\x02\0\0\0\x02_pq_.x\0_pq_.z\0");
+        assert_eq!(
+            newer.negotiation().unwrap(),
+            b"\0\x03\0\x02\0\0\0\x02_pq_.x\0_pq_.z\0"
+        );
         let middle = startup_of(V3 | 1, b"user\0al\0_pq_.x\0y\0\0").unwrap();
         assert_eq!(middle.minor(), 0);
         assert_eq!(middle.negotiation().unwrap(), b"\0\x03\0\x01\0\0\0\x01_pq_.x\0");
@@ -279,7 +310,16 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_refused_before_anything_is_read() {
-        for length_word in [0, 3, 4, 7, 10_001, 0x7fff_ffff, u32::MAX, u32::from_be_bytes(*b"GET ")] {
+        for length_word in [
+            0,
+            3,
+            4,
+            7,
+            10_001,
+            0x7fff_ffff,
+            u32::MAX,
+            u32::from_be_bytes(*b"GET "),
+        ] {
             assert!(length(length_word.to_be_bytes()).is_err(), "{length_word}");
         }
         assert_eq!(length(8_u32.to_be_bytes()).unwrap(), 4);

@@ -64,7 +64,10 @@ impl Supervisor {
     /// Starts the first process and waits until it is ready. If that fails,
     /// nothing is tried again: a person is waiting for the reason.
     pub async fn start(program: Program, worker: &Arc<Worker>) -> Result<Self, StartError> {
-        let mut child = spawn(&program).map_err(|source| StartError::Spawn { path: program.path.clone(), source })?;
+        let mut child = spawn(&program).map_err(|source| StartError::Spawn {
+            path: program.path.clone(),
+            source,
+        })?;
         tokio::select! {
             ready = worker.ready(READY_WITHIN) => if !ready { return Err(StartError::WorkerSilent) },
             ended = child.wait() => return Err(StartError::WorkerEnded(ended?)),
@@ -96,7 +99,7 @@ async fn keep_running(program: Program, mut child: Child, mut stop: watch::Recei
                 Ok(status) => error!(worker = program.config.id, %status, "the worker ended; starting it again"),
                 Err(error) => error!(worker = program.config.id, %error, "the worker was lost; starting it again"),
             },
-            _ = stop.wait_for(|stop| *stop != Stop::No) => return end(child, stop).await,
+            () = told(&mut stop, |stop| stop != Stop::No) => return end(child, stop).await,
         }
         if started.elapsed() >= HEALTHY_AFTER {
             pause = FIRST_PAUSE;
@@ -104,7 +107,7 @@ async fn keep_running(program: Program, mut child: Child, mut stop: watch::Recei
         child = loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop != Stop::No) => return,
+                () = told(&mut stop, |stop| stop != Stop::No) => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
             match spawn(&program) {
@@ -115,12 +118,17 @@ async fn keep_running(program: Program, mut child: Child, mut stop: watch::Recei
     }
 }
 
+/// Waits for an order; a supervisor that is gone has given them all.
+async fn told(stop: &mut watch::Receiver<Stop>, order: impl Fn(Stop) -> bool) {
+    let _ = stop.wait_for(|stop| order(*stop)).await;
+}
+
 async fn end(mut child: Child, mut stop: watch::Receiver<Stop>) {
     drop(child.stdin.take());
     tokio::select! {
         _ = child.wait() => return,
         () = tokio::time::sleep(EXIT_WITHIN) => warn!("the worker does not exit; killing it"),
-        _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+        () = told(&mut stop, |stop| stop == Stop::Now) => {}
     }
     // Gone already is as good.
     let _ = child.kill().await;
@@ -140,24 +148,46 @@ fn spawn(program: &Program) -> io::Result<Child> {
             command.env_remove(name);
         }
     }
-    let _reserved = pass(&mut command, [("handoff", program.sockets.handoff.as_fd()), ("rpc", program.sockets.rpc.as_fd())])?;
+    let _reserved = pass(
+        &mut command,
+        [
+            ("handoff", program.sockets.handoff.as_fd()),
+            ("rpc", program.sockets.rpc.as_fd()),
+        ],
+    )?;
     command.spawn()
 }
 
 /// Settings are given as arguments; systemd's words to us are not the worker's.
 fn is_for_us_alone(name: &OsString) -> bool {
-    let systemd = ["LISTEN_PID", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"];
-    name.to_str().is_some_and(|name| name.starts_with("DUCKGRES_") || systemd.contains(&name))
+    let systemd = [
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "FDSTORE",
+    ];
+    name.to_str()
+        .is_some_and(|name| name.starts_with("DUCKGRES_") || systemd.contains(&name))
 }
 
 /// Passes descriptors as sd_listen_fds(3) has it. What is returned must live
 /// until the process has been started: it keeps the target numbers taken in
 /// this process, so that no pipe of the start itself has one of them.
-fn pass<const N: usize>(command: &mut Command, named: [(&str, BorrowedFd<'_>); N]) -> io::Result<Vec<OwnedFd>> {
+fn pass<const N: usize>(
+    command: &mut Command,
+    named: [(&str, BorrowedFd<'_>); N],
+) -> io::Result<Vec<OwnedFd>> {
     let end = activation::FIRST + N as i32;
     let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
-    command.env("LISTEN_FDS", N.to_string()).env("LISTEN_FDNAMES", names.join(":"));
-    let sources: Vec<OwnedFd> = named.iter().map(|(_, fd)| duplicate(*fd, end)).collect::<io::Result<_>>()?;
+    command
+        .env("LISTEN_FDS", N.to_string())
+        .env("LISTEN_FDNAMES", names.join(":"));
+    let sources: Vec<OwnedFd> = named
+        .iter()
+        .map(|(_, fd)| duplicate(*fd, end))
+        .collect::<io::Result<_>>()?;
     let mut reserved = Vec::new();
     while let Some((_, fd)) = named.first() {
         let spare = duplicate(*fd, activation::FIRST)?;
@@ -166,8 +196,8 @@ fn pass<const N: usize>(command: &mut Command, named: [(&str, BorrowedFd<'_>); N
         }
         reserved.push(spare);
     }
-    // SAFETY: between fork and exec only dup2(2) runs, which is async-signal-safe;
-    // the closure owns its sources and allocates nothing.
+    // SAFETY: between fork and exec only dup2(2) and close_range(2) run, which are
+    // async-signal-safe; the closure owns its sources and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             for (source, target) in sources.iter().zip(activation::FIRST..) {
@@ -178,6 +208,10 @@ fn pass<const N: usize>(command: &mut Command, named: [(&str, BorrowedFd<'_>); N
                     return Err(io::Error::last_os_error());
                 }
             }
+            // Nothing else is passed on, not even what this process was started
+            // with by mistake. Kernels before 5.11 refuse, and nothing is lost.
+            // SAFETY: only marks descriptors to be closed at exec.
+            libc::syscall(libc::SYS_close_range, end, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             Ok(())
         });
     }
@@ -200,10 +234,15 @@ pub fn find_program(configured: Option<&Path>) -> Result<PathBuf, StartError> {
         None => {
             let own = std::env::current_exe().ok();
             let beside = own.as_deref().and_then(Path::parent);
-            let near = [NAME, "../libexec/duckgres-worker", "../lib/duckgres/duckgres-worker"];
+            let near = [
+                NAME,
+                "../libexec/duckgres-worker",
+                "../lib/duckgres/duckgres-worker",
+            ];
             let near = near.iter().filter_map(|place| Some(beside?.join(place)));
             let search = std::env::var_os("PATH").unwrap_or_default();
-            near.chain(std::env::split_paths(&search).map(|place| place.join(NAME))).collect()
+            near.chain(std::env::split_paths(&search).map(|place| place.join(NAME)))
+                .collect()
         }
     };
     match candidates.iter().find(|path| path.is_file()) {
@@ -222,19 +261,31 @@ mod tests {
         let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let mut command = Command::new("sh");
         command
-            .args(["-c", "echo $LISTEN_FDS $LISTEN_FDNAMES; echo one >&3; echo two >&4; ls /proc/self/fd | wc -l"])
+            .args([
+                "-c",
+                "echo $LISTEN_FDS $LISTEN_FDNAMES; echo one >&3; echo two >&4; ls /proc/self/fd | wc -l",
+            ])
             .stdout(Stdio::piped());
         let reserved = pass(&mut command, [("a", first.as_fd()), ("b", second.as_fd())]).unwrap();
         let output = command.output().await.unwrap();
         drop(reserved);
         // Standard descriptors, the two, and the one with which ls lists them.
-        assert_eq!(String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>(), ["2", "a:b", "6"]);
+        assert_eq!(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>(),
+            ["2", "a:b", "6"]
+        );
         for (file, expected) in [(first, "one\n"), (second, "two\n")] {
             use std::io::Seek;
             let mut file = file;
             file.rewind().unwrap();
             let mut text = String::new();
-            tokio::fs::File::from_std(file).read_to_string(&mut text).await.unwrap();
+            tokio::fs::File::from_std(file)
+                .read_to_string(&mut text)
+                .await
+                .unwrap();
             assert_eq!(text, expected);
         }
     }
@@ -242,6 +293,9 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let error = find_program(Some(Path::new("/nonexistent/w"))).unwrap_err();
-        assert_eq!(error.to_string(), "there is no duckgres-worker in /nonexistent/w: set worker_binary");
+        assert_eq!(
+            error.to_string(),
+            "there is no duckgres-worker in /nonexistent/w: set worker_binary"
+        );
     }
 }

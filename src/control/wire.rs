@@ -38,7 +38,11 @@ pub struct Parts {
 impl Wire {
     /// A connection on which nothing has been read.
     pub fn new(socket: Socket) -> Self {
-        Self { socket, tls: None, plain: Zeroizing::default() }
+        Self {
+            socket,
+            tls: None,
+            plain: Zeroizing::default(),
+        }
     }
 
     /// The socket, for a TLS handshake on it.
@@ -72,7 +76,9 @@ impl Wire {
             let progress = channel.receive(&chunk[..count], &mut self.plain, &mut reply);
             // An alert says why, also when the record was refused.
             self.socket.write_all(&reply).await?;
-            if matches!(progress.map_err(io::Error::other)?, Progress::Closed) && self.plain.len() < buffer.len() {
+            if matches!(progress.map_err(io::Error::other)?, Progress::Closed)
+                && self.plain.len() < buffer.len()
+            {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -105,13 +111,24 @@ impl Wire {
 
     /// Takes the connection apart, to be handed over.
     pub fn into_parts(self) -> io::Result<Parts> {
-        let tls = self.tls.map(|channel| channel.into_state()).transpose().map_err(io::Error::other)?;
-        Ok(Parts { socket: self.socket, unread: self.plain, tls })
+        let tls = self
+            .tls
+            .map(|channel| channel.into_state())
+            .transpose()
+            .map_err(io::Error::other)?;
+        Ok(Parts {
+            socket: self.socket,
+            unread: self.plain,
+            tls,
+        })
     }
 
     /// Puts a connection together again.
     pub fn from_parts(parts: Parts) -> io::Result<Self> {
-        let mut wire = Self { plain: parts.unread, ..Self::new(parts.socket) };
+        let mut wire = Self {
+            plain: parts.unread,
+            ..Self::new(parts.socket)
+        };
         parts.tls.map_or(Ok(()), |state| wire.secure(state))?;
         Ok(wire)
     }

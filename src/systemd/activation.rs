@@ -52,7 +52,10 @@ pub fn take() -> io::Result<Vec<Inherited>> {
                 Ok(_) => Ok(Inherited { name, fd }),
                 Err(error) => {
                     std::mem::forget(fd);
-                    Err(io::Error::new(io::Error::from(error).kind(), format!("descriptor {number} is not open")))
+                    Err(io::Error::new(
+                        io::Error::from(error).kind(),
+                        format!("descriptor {number} is not open"),
+                    ))
                 }
             }
         })
@@ -64,14 +67,24 @@ fn is_ours(pid: Option<&str>, own: u32) -> bool {
 }
 
 fn names(count: &str, names: &str) -> io::Result<Vec<String>> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("LISTEN_FDS={count:?} is not a number of descriptors"));
+    let invalid = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("LISTEN_FDS={count:?} is not a number of descriptors"),
+        )
+    };
     let count: usize = count.parse().map_err(|_| invalid())?;
     let limit = usize::try_from(RawFd::MAX - FIRST).unwrap_or_default();
     if count > limit {
         return Err(invalid());
     }
-    let mut names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned);
-    Ok((0..count).map(|_| names.next().unwrap_or_else(|| "unknown".into())).collect())
+    let mut names = names
+        .split(':')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned);
+    Ok((0..count)
+        .map(|_| names.next().unwrap_or_else(|| "unknown".into()))
+        .collect())
 }
 
 #[cfg(test)]
