@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use duckgres::config::cli::{self, Action};
 use duckgres::config::{Config, Flags};
 use duckgres::control::{self, Ended};
+use duckgres::process;
 
 fn main() -> ExitCode {
     match cli::parse() {
@@ -22,10 +23,8 @@ fn run(flags: &Flags) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(&config.settings.log_level)
-        .with_writer(std::io::stderr)
-        .init();
+    process::keep_secrets_out_of_core_dumps();
+    process::log_to_stderr(&config.settings.log_level);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),

@@ -103,7 +103,9 @@ impl Session {
                 }
                 Message::CopyDone => break,
                 Message::CopyFail(reason) => {
-                    return Err(SessionError::new("57014", format!("COPY from stdin failed: {reason}")).into());
+                    return Err(
+                        SessionError::new("57014", format!("COPY from stdin failed: {reason}")).into(),
+                    );
                 }
                 // Clients may send these without looking whether a COPY began.
                 Message::Flush | Message::Sync => {}
@@ -131,7 +133,11 @@ impl Session {
 
     fn next_copy_frame(&mut self, frame: &mut Frame) -> Result<(), Failure> {
         loop {
-            if self.client.next_frame(frame).map_err(|error| Failure::Gone(self.end(error)))? {
+            if self
+                .client
+                .next_frame(frame)
+                .map_err(|error| Failure::Gone(self.end(error)))?
+            {
                 return Ok(());
             }
             check_stop(&self.handle)?;
@@ -147,12 +153,19 @@ fn column_list(columns: &[String], all: &str) -> String {
     if columns.is_empty() {
         return all.to_owned();
     }
-    columns.iter().map(|column| sql::quote_identifier(column)).collect::<Vec<_>>().join(", ")
+    columns
+        .iter()
+        .map(|column| sql::quote_identifier(column))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The statement that takes rows of text into the table.
 fn insert(table: &str, columns: &[Column]) -> String {
-    let names: Vec<String> = columns.iter().map(|column| sql::quote_identifier(&column.name)).collect();
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| sql::quote_identifier(&column.name))
+        .collect();
     let casts: Vec<String> = columns
         .iter()
         .enumerate()
@@ -182,9 +195,12 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<Options, SessionE
             OptionValue::Columns(wanted) => wanted
                 .iter()
                 .map(|name| {
-                    columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
-                        SessionError::new("42703", format!("column \"{name}\" does not exist"))
-                    })
+                    columns
+                        .iter()
+                        .position(|column| column.name.eq_ignore_ascii_case(name))
+                        .ok_or_else(|| {
+                            SessionError::new("42703", format!("column \"{name}\" does not exist"))
+                        })
                 })
                 .collect(),
             _ => Err(SessionError::new("42601", "a column list is expected")),
@@ -207,19 +223,28 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<Options, SessionE
             ("null", OptionValue::One(text)) => options.set_null(text)?,
             ("quote", OptionValue::One(text)) => options.set_quote(text)?,
             ("escape", OptionValue::One(text)) => options.set_escape(text)?,
-            ("encoding", OptionValue::One(text)) if ["utf8", "utf-8"].contains(&text.to_lowercase().as_str()) => {}
+            ("encoding", OptionValue::One(text))
+                if ["utf8", "utf-8"].contains(&text.to_lowercase().as_str()) => {}
             ("header", value) => {
                 options.header = match (value, value.as_bool()) {
                     (_, Some(header)) => header,
                     (OptionValue::One(word), _) if word.eq_ignore_ascii_case("match") => true,
-                    _ => return Err(SessionError::new("22023", "header requires a Boolean value or \"match\"")),
+                    _ => {
+                        return Err(SessionError::new(
+                            "22023",
+                            "header requires a Boolean value or \"match\"",
+                        ));
+                    }
                 };
             }
             ("force_quote", value) => options.force_quote = names(value)?,
             ("force_not_null", value) => options.force_not_null = names(value)?,
             ("force_null", value) => options.force_null = names(value)?,
             _ => {
-                return Err(SessionError::new("0A000", format!("COPY option \"{name}\" is not supported")));
+                return Err(SessionError::new(
+                    "0A000",
+                    format!("COPY option \"{name}\" is not supported"),
+                ));
             }
         }
     }
@@ -235,7 +260,10 @@ struct Shaper<'a> {
 
 impl<'a> Shaper<'a> {
     fn new(columns: &'a [Column]) -> Shaper<'a> {
-        Shaper { columns, shaped: vec![Vec::new(); columns.len()] }
+        Shaper {
+            columns,
+            shaped: vec![Vec::new(); columns.len()],
+        }
     }
 
     fn shape<'b>(

@@ -20,7 +20,8 @@ pub struct Sockets {
 
 /// Takes the sockets over from the environment. To be called once, first thing.
 pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
-    let failed = |error: std::io::Error| WorkerError::Activation(format!("cannot take over sockets: {error}"));
+    let failed =
+        |error: std::io::Error| WorkerError::Activation(format!("cannot take over sockets: {error}"));
     let (mut handoff, mut rpc) = (None, None);
     for (fd, name) in sd_notify::listen_fds_with_names().map_err(failed)? {
         // SAFETY: by the protocol of sd_listen_fds(3) the descriptor is ours, and
@@ -34,6 +35,8 @@ pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
     }
     match (handoff, rpc) {
         (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc }),
-        _ => Err(WorkerError::Activation("the sockets handoff and rpc were not passed".to_owned())),
+        _ => Err(WorkerError::Activation(
+            "the sockets handoff and rpc were not passed".to_owned(),
+        )),
     }
 }
