@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
@@ -64,16 +64,16 @@ impl Supervisor {
     /// Starts the first process and waits until it is ready. If that fails,
     /// nothing is tried again: a person is waiting for the reason.
     pub async fn start(program: Program, worker: &Arc<Worker>) -> Result<Self, StartError> {
-        let mut child = spawn(&program).map_err(|source| StartError::Spawn {
+        let mut process = spawn(&program).map_err(|source| StartError::Spawn {
             path: program.path.clone(),
             source,
         })?;
         tokio::select! {
             ready = worker.ready(READY_WITHIN) => if !ready { return Err(StartError::WorkerSilent) },
-            ended = child.wait() => return Err(StartError::WorkerEnded(ended?)),
+            ended = process.child.wait() => return Err(StartError::WorkerEnded(ended?)),
         }
         let (stop, stopped) = watch::channel(Stop::No);
-        let task = tokio::spawn(keep_running(program, child, stopped));
+        let task = tokio::spawn(keep_running(program, process, stopped));
         Ok(Self { stop, task })
     }
 
@@ -90,28 +90,28 @@ impl Supervisor {
     }
 }
 
-async fn keep_running(program: Program, mut child: Child, mut stop: watch::Receiver<Stop>) {
+async fn keep_running(program: Program, mut process: Process, mut stop: watch::Receiver<Stop>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
         tokio::select! {
-            ended = child.wait() => match ended {
+            ended = process.child.wait() => match ended {
                 Ok(status) => error!(worker = program.config.id, %status, "the worker ended; starting it again"),
                 Err(error) => error!(worker = program.config.id, %error, "the worker was lost; starting it again"),
             },
-            () = told(&mut stop, |stop| stop != Stop::No) => return end(child, stop).await,
+            () = told(&mut stop, |stop| stop != Stop::No) => return end(process, stop).await,
         }
         if started.elapsed() >= HEALTHY_AFTER {
             pause = FIRST_PAUSE;
         }
-        child = loop {
+        process = loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = told(&mut stop, |stop| stop != Stop::No) => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
             match spawn(&program) {
-                Ok(child) => break child,
+                Ok(process) => break process,
                 Err(error) => error!(worker = program.config.id, %error, "the worker cannot be started"),
             }
         };
@@ -123,8 +123,9 @@ async fn told(stop: &mut watch::Receiver<Stop>, order: impl Fn(Stop) -> bool) {
     let _ = stop.wait_for(|stop| order(*stop)).await;
 }
 
-async fn end(mut child: Child, mut stop: watch::Receiver<Stop>) {
-    drop(child.stdin.take());
+async fn end(process: Process, mut stop: watch::Receiver<Stop>) {
+    let Process { mut child, lifeline } = process;
+    drop(lifeline);
     tokio::select! {
         _ = child.wait() => return,
         () = tokio::time::sleep(EXIT_WITHIN) => warn!("the worker does not exit; killing it"),
@@ -134,7 +135,14 @@ async fn end(mut child: Child, mut stop: watch::Receiver<Stop>) {
     let _ = child.kill().await;
 }
 
-fn spawn(program: &Program) -> io::Result<Child> {
+/// A worker's process, and the pipe whose end tells it that this one is gone.
+/// Waiting for a [`Child`] closes its standard input, so the pipe is kept apart.
+struct Process {
+    child: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+fn spawn(program: &Program) -> io::Result<Process> {
     let mut command = Command::new(&program.path);
     command
         .args(program.config.to_args())
@@ -155,7 +163,9 @@ fn spawn(program: &Program) -> io::Result<Child> {
             ("rpc", program.sockets.rpc.as_fd()),
         ],
     )?;
-    command.spawn()
+    let mut child = command.spawn()?;
+    let lifeline = child.stdin.take();
+    Ok(Process { child, lifeline })
 }
 
 /// Settings are given as arguments; systemd's words to us are not the worker's.

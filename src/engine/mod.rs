@@ -20,6 +20,8 @@ mod sqlstate;
 mod statement;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod types;
 pub mod value;
 

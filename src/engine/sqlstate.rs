@@ -23,13 +23,7 @@ const fn rule(
     message: &'static str,
     sqlstate: &'static str,
 ) -> Rule {
-    Rule {
-        exception,
-        subtype,
-        entry,
-        message,
-        sqlstate,
-    }
+    Rule { exception, subtype, entry, message, sqlstate }
 }
 
 /// The first rule that fits decides.
@@ -47,6 +41,7 @@ const RULES: &[Rule] = &[
     rule("Catalog", "MISSING_ENTRY", "Table Function", "",                "42883"),
     rule("Catalog", "MISSING_ENTRY", "Macro Function", "",                "42883"),
     rule("Catalog", "MISSING_ENTRY", "Index", "",                         "42704"),
+    rule("Catalog", "", "", "Schema with name",                           "3F000"),
     rule("Catalog", "MISSING_ENTRY", "", "unction",                       "42883"),
     rule("Catalog", "MISSING_ENTRY", "", "",                              "42704"),
     rule("Catalog", "ENTRY_ALREADY_EXISTS", "Schema", "",                 "42P06"),
@@ -107,6 +102,7 @@ const RULES: &[Rule] = &[
     rule("TransactionContext", "", "", "READ ONLY",                       "25006"),
     rule("TransactionContext", "", "", "",                                "40001"),
     rule("Invalid Input", "", "", "read-only",                            "25006"),
+    rule("Invalid Input", "", "", "configuration has been locked",        "42501"),
     rule("Invalid Input", "", "", "Prepared statement",                   "08P01"),
     rule("Invalid Input", "", "", "",                                     "22023"),
     rule("Interrupt",   "", "", "",                                       "57014"),

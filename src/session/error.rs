@@ -43,22 +43,12 @@ impl SessionError {
     /// An error of the statement.
     pub fn new(sqlstate: &'static str, message: impl Into<Cow<'static, str>>) -> SessionError {
         let severity = Severity::Error;
-        SessionError {
-            severity,
-            sqlstate,
-            message: message.into(),
-            detail: None,
-            hint: None,
-            position: None,
-        }
+        SessionError { severity, sqlstate, message: message.into(), detail: None, hint: None, position: None }
     }
 
     /// An error that ends the session.
     pub fn fatal(sqlstate: &'static str, message: impl Into<Cow<'static, str>>) -> SessionError {
-        SessionError {
-            severity: Severity::Fatal,
-            ..Self::new(sqlstate, message)
-        }
+        SessionError { severity: Severity::Fatal, ..Self::new(sqlstate, message) }
     }
 
     /// A message that breaks the protocol in a way that loses its place in the
@@ -76,19 +66,14 @@ impl SessionError {
     /// position that the protocol wants.
     pub fn locate(mut self, query: &str, start: usize) -> SessionError {
         self.position = self.position.and_then(|offset| {
-            query
-                .get(..start + offset)
-                .map(|before| before.chars().count() + 1)
+            query.get(..start + offset).map(|before| before.chars().count() + 1)
         });
         self
     }
 
     /// Adds a hint.
     pub fn with_hint(self, hint: &'static str) -> SessionError {
-        SessionError {
-            hint: Some(hint),
-            ..self
-        }
+        SessionError { hint: Some(hint), ..self }
     }
 }
 
@@ -98,25 +83,14 @@ impl From<engine::Error> for SessionError {
         if error.is_interrupt() {
             return SessionError::new(sqlstate, "canceling statement due to user request");
         }
-        let severity = if error.invalidates_instance() {
-            Severity::Fatal
-        } else {
-            Severity::Error
-        };
+        let severity = if error.invalidates_instance() { Severity::Fatal } else { Severity::Error };
         // DuckDB puts candidates and hints on lines of their own.
         let (message, detail) = match error.message.split_once('\n') {
             Some((message, detail)) => (message.to_owned(), Some(detail.trim().to_owned())),
             None => (error.message, None),
         };
         let detail = detail.filter(|detail| !detail.is_empty());
-        SessionError {
-            severity,
-            sqlstate,
-            message: message.into(),
-            detail,
-            hint: None,
-            position: error.position,
-        }
+        SessionError { severity, sqlstate, message: message.into(), detail, hint: None, position: error.position }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Stop;
 use super::portal::{Cursor, Progress, Sent, check_stop, shutdown};
-use super::statement::{Currency, CurrentPlan, Statement, same_row};
+use super::statement::{CurrentPlan, Currency, Statement, same_row};
 use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{Format, RowEncoder};
@@ -22,10 +22,7 @@ pub(super) enum Ran {
 impl Session {
     /// How current a plan must be to be used now.
     pub(super) fn currency(&self) -> Currency {
-        Currency {
-            catalog: self.connection.instance().generation(),
-            settings: self.settings.epoch(),
-        }
+        Currency { catalog: self.connection.instance().generation(), settings: self.settings.epoch() }
     }
 
     /// A statement's plan. In a transaction that began before the catalog last
@@ -42,13 +39,10 @@ impl Session {
     /// Frees the connection: a portal that is being streamed is spooled.
     pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
         let handle = self.handle.clone();
-        let streaming = self
-            .portals
-            .values_mut()
-            .find_map(|portal| match &mut portal.progress {
-                Progress::Suspended(_) => Some(&mut portal.progress),
-                _ => None,
-            });
+        let streaming = self.portals.values_mut().find_map(|portal| match &mut portal.progress {
+            Progress::Suspended(_) => Some(&mut portal.progress),
+            _ => None,
+        });
         if let Some(progress) = streaming
             && let Progress::Suspended(cursor) = progress
         {
@@ -106,11 +100,7 @@ impl Session {
             plan.prepared.bind(index, value)?;
         }
         let streams = matches!(plan.kind, Kind::Select | Kind::Explain);
-        let mut rows = if streams {
-            plan.prepared.stream()?
-        } else {
-            plan.prepared.execute()?
-        };
+        let mut rows = if streams { plan.prepared.stream()? } else { plan.prepared.execute()? };
         if plan.kind == Kind::Define {
             // Others see it when it commits; this session sees it now.
             self.transaction.changed_catalog = true;
@@ -182,11 +172,9 @@ fn explain(failure: Failure, stopped: Option<Stop>) -> Failure {
 fn changed(rows: &mut Rows, kind: Kind) -> Result<u64, engine::Error> {
     match rows.outcome() {
         Outcome::Changed(count) => Ok(count),
-        Outcome::Rows if kind == Kind::Define => {
+        _ if kind == Kind::Define => {
             let chunk = rows.next_chunk()?;
-            let count = chunk
-                .as_ref()
-                .and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
+            let count = chunk.as_ref().and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
             Ok(count.unwrap_or(0).unsigned_abs())
         }
         Outcome::Rows | Outcome::Nothing => Ok(0),

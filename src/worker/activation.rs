@@ -5,9 +5,10 @@
 //! that what arrives while it is restarted waits in their backlog. Source:
 //! sd_listen_fds(3).
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::WorkerError;
+use crate::systemd::activation;
 
 /// A worker's two listening sockets.
 #[derive(Debug)]
@@ -20,23 +21,18 @@ pub struct Sockets {
 
 /// Takes the sockets over from the environment. To be called once, first thing.
 pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
-    let failed =
-        |error: std::io::Error| WorkerError::Activation(format!("cannot take over sockets: {error}"));
+    let inherited = activation::take()
+        .map_err(|error| WorkerError::Activation(format!("cannot take over sockets: {error}")))?;
     let (mut handoff, mut rpc) = (None, None);
-    for (fd, name) in sd_notify::listen_fds_with_names().map_err(failed)? {
-        // SAFETY: by the protocol of sd_listen_fds(3) the descriptor is ours, and
-        // nothing else in this process has taken it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        match name.as_str() {
-            "handoff" => handoff = Some(fd),
-            "rpc" => rpc = Some(fd),
-            _ => return Err(WorkerError::Activation(format!("unexpected socket {name:?}"))),
+    for socket in inherited {
+        match socket.name.as_str() {
+            "handoff" => handoff = Some(socket.fd),
+            "rpc" => rpc = Some(socket.fd),
+            name => return Err(WorkerError::Activation(format!("unexpected socket {name:?}"))),
         }
     }
     match (handoff, rpc) {
         (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc }),
-        _ => Err(WorkerError::Activation(
-            "the sockets handoff and rpc were not passed".to_owned(),
-        )),
+        _ => Err(WorkerError::Activation("the sockets handoff and rpc were not passed".to_owned())),
     }
 }

@@ -26,11 +26,7 @@ pub(super) struct Databases {
 
 impl Databases {
     pub(super) fn new(data_dir: PathBuf, options: Options) -> Databases {
-        Databases {
-            data_dir,
-            options,
-            open: Mutex::default(),
-        }
+        Databases { data_dir, options, open: Mutex::default() }
     }
 
     /// The instance of database `name`, opened now if need be. A file that does
@@ -46,10 +42,7 @@ impl Databases {
         }
         let path = database_path(&self.data_dir, name);
         if !create && !path.exists() {
-            return Err(SessionError::fatal(
-                "3D000",
-                format!("database \"{name}\" does not exist"),
-            ));
+            return Err(SessionError::fatal("3D000", format!("database \"{name}\" does not exist")));
         }
         let options = self.options.clone();
         let opened = tokio::task::spawn_blocking(move || Instance::open(&path, &options)).await;
@@ -65,10 +58,7 @@ impl Databases {
                 refusal.detail = Some(error.message);
                 Err(refusal)
             }
-            Err(_) => Err(SessionError::fatal(
-                "XX000",
-                format!("opening database \"{name}\" failed"),
-            )),
+            Err(_) => Err(SessionError::fatal("XX000", format!("opening database \"{name}\" failed"))),
         }
     }
 

@@ -59,10 +59,7 @@ struct Worker {
 
 /// Runs a worker until it is told to stop and has drained.
 pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerError> {
-    let spool_directory = config
-        .temp_directory
-        .clone()
-        .unwrap_or_else(|| config.data_dir.join("tmp"));
+    let spool_directory = config.temp_directory.clone().unwrap_or_else(|| config.data_dir.join("tmp"));
     std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
     let registry = Arc::new(Registry::default());
     let options = Options {
@@ -77,21 +74,14 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         id: config.id,
         databases: Databases::new(config.data_dir.clone(), options),
         registry: registry.clone(),
-        policy: Arc::new(Policy {
-            file_access: config.file_access,
-            spool_directory,
-        }),
+        policy: Arc::new(Policy { file_access: config.file_access, spool_directory }),
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
     let rpc = tokio::spawn(rpc::serve(worker.clone(), sockets.rpc));
     let intake = tokio::spawn(drive::intake(worker.clone(), sockets.handoff));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(
-        worker = worker.id,
-        engine = crate::engine::library_version(),
-        "ready"
-    );
+    tracing::info!(worker = worker.id, engine = crate::engine::library_version(), "ready");
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -109,8 +99,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 /// holds open as long as it lives. Under systemd standard input is no pipe.
 async fn supervisor_gone() {
     let stdin = std::io::stdin();
-    let is_pipe =
-        fstat(&stdin).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO));
+    let is_pipe = fstat(&stdin).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO));
     if !is_pipe {
         return std::future::pending().await;
     }
