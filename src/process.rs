@@ -1,5 +1,7 @@
 //! What both binaries do first.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Makes this process leave no core dump and refuse to be traced by others of

@@ -18,11 +18,13 @@ mod registry;
 mod rpc;
 mod watch;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::stat::{SFlag, fstat};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use activation::{Sockets, inherited_sockets};
@@ -112,17 +114,15 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 /// Returns when the other end of standard input is closed, which a control plane
 /// holds open as long as it lives. Under systemd standard input is no pipe.
 async fn supervisor_gone() {
-    let stdin = std::io::stdin();
-    let is_pipe =
-        fstat(&stdin).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO));
-    if !is_pipe {
+    let lifeline = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(pipe::Receiver::from_owned_fd);
+    let Ok(mut lifeline) = lifeline else {
         return std::future::pending().await;
-    }
-    // Control-C in a terminal reaches the whole process group; the control plane
-    // decides what follows from it.
-    let _interrupts = signal(SignalKind::interrupt());
-    let mut byte = [0; 1];
-    let _ = tokio::io::AsyncReadExt::read(&mut tokio::io::stdin(), &mut byte).await;
+    };
+    // Nothing is ever written to it: whatever ends the read, nobody is there.
+    let _ = lifeline.read_u8().await;
 }
 
 impl Worker {
