@@ -168,11 +168,8 @@ impl Prepared {
         let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
         let state = start(result.as_mut_ptr());
         // SAFETY: zeroed is a valid (empty) result, and DuckDB filled it in.
-        let mut rows = Rows {
-            result: unsafe { result.assume_init() },
-            _connection: self._connection.clone(),
-            ended: false,
-        };
+        let result = unsafe { result.assume_init() };
+        let mut rows = Rows { result, _connection: self._connection.clone(), ended: false };
         match state {
             ffi::DuckDBSuccess => Ok(rows),
             _ => Err(rows.error()),
@@ -275,7 +272,7 @@ impl Rows {
             }
             // SAFETY: not null, and owned by nobody else.
             let chunk = unsafe { Chunk::from_raw(raw) };
-            if chunk.len() > 0 {
+            if !chunk.is_empty() {
                 return Ok(Some(chunk));
             }
         }

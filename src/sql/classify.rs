@@ -313,13 +313,8 @@ impl<'a> Words<'a> {
     }
 
     fn value(&mut self) -> Option<String> {
-        let sign = if self.take("-") {
-            "-"
-        } else if self.take("+") {
-            ""
-        } else {
-            ""
-        };
+        let sign = if self.take("-") { "-" } else { "" };
+        self.take("+");
         let token = self.next()?;
         let text = token.text(self.sql);
         match token.kind {
@@ -415,8 +410,8 @@ fn string_value(literal: &str) -> Option<String> {
     if let Some(rest) = literal.strip_prefix('\'') {
         return Some(rest.strip_suffix('\'')?.replace("''", "'"));
     }
-    if literal.starts_with('$') {
-        let tag = literal[1..].find('$')? + 2;
+    if let Some(rest) = literal.strip_prefix('$') {
+        let tag = rest.find('$')? + 2;
         return Some(literal.get(tag..literal.len().checked_sub(tag)?)?.to_owned());
     }
     let rest = literal

@@ -21,8 +21,11 @@ pub(super) struct Databases {
     options: Options,
     /// The outer lock is held for look-ups only, an inner one while its database
     /// is being opened, so that opening one does not hold up the others.
-    open: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Instance>>>>>>,
+    open: Mutex<HashMap<String, Slot>>,
 }
+
+/// A database that is open, closed, or (while the lock is held) being opened.
+type Slot = Arc<Mutex<Option<Arc<Instance>>>>;
 
 impl Databases {
     pub(super) fn new(data_dir: PathBuf, options: Options) -> Databases {

@@ -131,7 +131,7 @@ impl Parts {
             let result = if first == b'+' || (first == b'-' && index > 0) {
                 self.offset_word(word, text)
             } else if word.contains(':') {
-                self.clock(word, text).and_then(|()| Ok(self.micros.is_some()))
+                self.clock(word, text).map(|()| self.micros.is_some())
             } else if first.is_ascii_digit() {
                 Ok(self.number(word, kind, textual_month))
             } else {
