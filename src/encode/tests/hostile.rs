@@ -1,0 +1,3 @@
+//! Bytes that no honest client sends: every answer is a value or an error.
+
+use super::*;

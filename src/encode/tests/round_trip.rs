@@ -1,0 +1,3 @@
+//! Values of all sizes, to the wire and back.
+
+use super::*;
