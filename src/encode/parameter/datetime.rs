@@ -132,7 +132,7 @@ impl Parts {
                 self.offset_word(word, text)
             } else if word.contains(':') {
                 self.clock(word, text).and_then(|()| Ok(self.micros.is_some()))
-            } else if first.is_ascii_digit() {
+            } else if first.is_ascii_digit() || word.split_once('-').is_some_and(|(name, _)| month(name).is_some()) {
                 Ok(self.number(word, kind, textual_month))
             } else {
                 self.name(word, session, text)
@@ -226,6 +226,11 @@ impl Parts {
             return false;
         };
         // A month by its name takes any of the three places.
+        if let (Some(named), Some(day), Some(year)) = (month(a), number(b), number(c)) {
+            self.month = Some(named);
+            self.set_day(day).set_year(c, year);
+            return true;
+        }
         if let Some(named) = month(b) {
             let (Some(first), Some(last)) = (number(a), number(c)) else {
                 return false;
@@ -365,7 +370,10 @@ impl Parts {
                 }
             }
         } else {
-            let Some(number) = digits.parse::<u32>().ok().filter(|_| digits.len() <= 6) else {
+            if digits.len() > 6 {
+                return Err(EncodeError::ZoneDisplacement(excerpt(text)));
+            }
+            let Ok(number) = digits.parse::<u32>() else {
                 return Ok(false);
             };
             let number = number as i32;
@@ -495,6 +503,10 @@ fn split(text: &str) -> Option<Vec<&str>> {
             }
             b'a'..=b'z' => {
                 at = run(at, &|byte| byte.is_ascii_alphabetic());
+                // `jan-08-1999`.
+                if bytes.get(at) == Some(&b'-') && month(&text[start..at]).is_some() {
+                    at = run(at, &|byte| byte.is_ascii_digit() || byte == b'-');
+                }
                 // Names of zones have more in them: `america/port-au-prince`, `etc/gmt+5`.
                 if bytes.get(at) == Some(&b'/') || bytes.get(at) == Some(&b'_') {
                     at = run(at, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'));

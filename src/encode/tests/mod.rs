@@ -2,6 +2,7 @@
 
 mod forms;
 mod hostile;
+mod inputs;
 mod round_trip;
 
 use jiff::tz::TimeZone;
@@ -10,6 +11,7 @@ use super::*;
 use crate::engine::testing::Database;
 use crate::engine::{Chunk, LogicalType, Value};
 use forms::FORMS;
+use inputs::INPUTS;
 
 type Row = Vec<Option<Vec<u8>>>;
 
@@ -313,4 +315,42 @@ fn extra_float_digits_of_zero_and_below_round() {
         let row: Vec<_> = row.into_iter().map(|field| String::from_utf8(field.unwrap()).unwrap()).collect();
         assert_eq!(row, expected);
     }
+}
+
+/// Input that we answer otherwise than PostgreSQL, and why.
+const KNOWN: &[&str] = &[
+    // Julian days are not read.
+    "J2451187",
+    // An offset without a time of day, a date behind its time: we read them.
+    "2024-01-01-01",
+    "12:34:56 2024-02-29",
+    // DuckDB's last timestamp is in January 294247.
+    "294276-12-31 23:59:59.999999",
+    // Lists count from 1.
+    "[0:1]={7,8}",
+    // The decimals of a list have one scale.
+    "{1.5,22,NULL,-0.001}",
+    // DECIMAL has 38 digits, BIT at least one.
+    "1e38",
+    "X",
+];
+
+#[test]
+fn text_input_gives_postgresqls_value_or_its_sqlstate() {
+    let database = Database::open();
+    let mut differences = Vec::new();
+    for (zone, oid, input, expected) in INPUTS.iter().filter(|(_, _, input, _)| !KNOWN.contains(input)) {
+        let settings = settings(zone);
+        let decoded =
+            decode_parameter(*oid, Format::Text, Some(input.as_bytes()), &LogicalType::Unknown, &settings);
+        let actual = decoded.map_err(|error| error.sqlstate()).map(|value| {
+            let (types, chunks) = database.query_with("select $1", &[value]);
+            let row = encode(&types, &chunks, Format::Text, &settings).unwrap().remove(0);
+            String::from_utf8(row.into_iter().next().unwrap().unwrap()).unwrap()
+        });
+        if actual.as_deref() != expected.as_ref().map(|text| *text).map_err(|state| state) {
+            differences.push(format!("{zone} {oid} {input:?}: {actual:?} instead of {expected:?}"));
+        }
+    }
+    assert_none(differences);
 }
