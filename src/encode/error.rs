@@ -20,6 +20,8 @@ pub enum EncodeError {
     RowTooLarge,
     #[error("invalid input syntax for type {kind}: \"{text}\"")]
     InvalidText { kind: &'static str, text: String },
+    #[error("invalid hexadecimal data: \"{0}\"")]
+    InvalidHex(String),
     #[error("malformed array literal: \"{0}\"")]
     MalformedArray(String),
     #[error("incorrect binary data format for type {0}")]
@@ -62,7 +64,7 @@ impl EncodeError {
             Self::DatetimeFieldOutOfRange(_) | Self::DatetimeOutOfRange(_) => "22008",
             Self::IntervalOutOfRange(_) => "22015",
             Self::ZoneDisplacement(_) => "22009",
-            Self::UnknownTimeZone(_) | Self::CopyOption(_) => "22023",
+            Self::UnknownTimeZone(_) | Self::CopyOption(_) | Self::InvalidHex(_) => "22023",
             Self::InvalidUtf8(_) => "22021",
             Self::Copy { .. } => "22P04",
         }

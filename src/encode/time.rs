@@ -363,7 +363,7 @@ impl Zone {
     /// Microseconds UTC of a local time. Of a time that the clock shows twice
     /// it is the later one, a time that it never shows counts with the offset
     /// before the change; both as PostgreSQL has it.
-    pub(super) fn to_utc(&mut self, local: i64) -> Option<i64> {
+    pub(super) fn utc_of(&mut self, local: i64) -> Option<i64> {
         // The offsets a day before and after are the two that may apply.
         let before = self.offset(local.saturating_sub(MICROS_PER_DAY));
         let after = self.offset(local.saturating_add(MICROS_PER_DAY));

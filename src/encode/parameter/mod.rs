@@ -156,6 +156,8 @@ fn value(datum: &Datum, target: &LogicalType) -> Result<Value, EncodeError> {
         }
         Datum::Uuid(number) => Value::uuid(*number),
         Datum::Date(days) => Value::date(*days),
+        // DuckDB has no cast between the two.
+        Datum::Time(micros) if *target == LogicalType::TimeNs => Value::time_ns(micros * 1000),
         Datum::Time(micros) => Value::time(*micros),
         Datum::TimeTz(micros, east) => Value::time_tz(*micros, *east),
         Datum::Timestamp(micros) => Value::timestamp(*micros),
@@ -186,9 +188,13 @@ fn element_type(datum: &Datum, target: &LogicalType) -> LogicalType {
     match (kind, wanted) {
         (Kind::Numeric, Some(wanted @ (LogicalType::Double | LogicalType::Float))) => wanted.clone(),
         (Kind::Numeric, _) => numeric::common_type(elements),
+<<<<<<< HEAD
         (Kind::Text | Kind::Json, Some(wanted @ (LogicalType::Json | LogicalType::Enum(_)))) => {
             wanted.clone()
         }
+=======
+        (Kind::Text | Kind::Json, Some(wanted @ LogicalType::Json)) => wanted.clone(),
+>>>>>>> encode
         (kind, _) => kind.natural_type(),
     }
 }

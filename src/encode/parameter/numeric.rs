@@ -187,7 +187,7 @@ fn width(unscaled: i128, scale: u8) -> u8 {
 
 /// The DECIMAL that holds all these numbers; DOUBLE when there is none.
 pub(super) fn common_type(elements: &[Datum]) -> LogicalType {
-    let (mut whole, mut fraction) = (1, 0);
+    let (mut whole, mut fraction) = (0, 0);
     for element in elements {
         match element {
             Datum::Numeric(Numeric::Decimal { unscaled, scale }) => {
@@ -198,11 +198,16 @@ pub(super) fn common_type(elements: &[Datum]) -> LogicalType {
             _ => return LogicalType::Double,
         }
     }
+<<<<<<< HEAD
     match whole + fraction {
         width if usize::from(width) <= MAX_DIGITS => LogicalType::Decimal {
             width,
             scale: fraction,
         },
+=======
+    match (whole + fraction).max(1) {
+        width if usize::from(width) <= MAX_DIGITS => LogicalType::Decimal { width, scale: fraction },
+>>>>>>> encode
         _ => LogicalType::Double,
     }
 }
