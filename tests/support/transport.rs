@@ -27,10 +27,6 @@ pub enum Transport {
 impl Transport {
     /// All that PostgreSQL 15 has as well.
     pub const ALL: [Transport; 4] = [Transport::Tcp, Transport::Unix, Transport::Tls13, Transport::Tls12];
-
-    pub fn is_encrypted(self) -> bool {
-        !matches!(self, Transport::Tcp | Transport::Unix)
-    }
 }
 
 /// A connection on which nothing of the PostgreSQL protocol has been said yet,

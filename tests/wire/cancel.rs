@@ -142,7 +142,8 @@ fn a_cancel_while_nothing_runs_does_nothing() {
 #[test]
 fn a_cancelled_statement_fails_its_transaction() {
     let mut session = Session::new();
-    session.execute("create table can_tx (i int); begin; insert into can_tx values (1)");
+    session.execute("create table can_tx (i int)");
+    session.execute("begin; insert into can_tx values (1)");
     session.send(&query(ENDLESS_ROWS));
     session.take(2);
     Session::cancel(&session.key, Server::shared(), Transport::Tcp);

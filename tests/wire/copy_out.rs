@@ -42,7 +42,7 @@ fn a_table_and_some_of_its_columns_can_be_copied() {
 fn text_is_escaped_so_that_it_can_be_read_back() {
     let (_, data) = copy(
         &mut Session::new(),
-        r"copy (select E'tab\tnewline\nreturn\rbackslash\\bell\x07bs\bff\fvt\v' as a, '\N' as b, '' as c) to stdout",
+        r"copy (select E'tab\tnewline\nreturn\rbackslash\\bell\x07bs\bff\fvt\x0b' as a, '\N' as b, '' as c) to stdout",
     );
     assert_eq!(data, "tab\\tnewline\\nreturn\\rbackslash\\\\bell\u{7}bs\\bff\\fvt\\v\t\\\\N\t\n");
 }
