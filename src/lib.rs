@@ -12,14 +12,20 @@
 //! - [`sql`]: what the server must know of a statement before DuckDB sees it
 //! - [`encode`]: chunks to DataRow bytes, parameters and COPY data to values
 //! - [`engine`]: the only door to DuckDB
+//! - [`systemd`]: what systemd and a service tell each other
+//!
+//! Beside them: [`process`], what both binaries do first; [`proto`], the contract
+//! between them.
 
 pub mod config;
 pub mod control;
 pub mod encode;
 pub mod engine;
 pub mod handoff;
+pub mod process;
 pub mod session;
 pub mod sql;
+pub mod systemd;
 pub mod tls;
 pub mod worker;
 

@@ -1,1 +1,43 @@
-//! (in work)
+//! The control plane: the front door, and the supervisor of the workers.
+//!
+//! It accepts connections, negotiates TLS and the protocol's version,
+//! authenticates, decides which worker serves the database, hands the session
+//! over and forgets it. It never sees a query or a row, has no DuckDB in it, and
+//! alone reads the TLS key and the verifiers.
+//!
+//! A connection's way: [`accept`] → [`negotiate`] → [`auth`] → [`authorize`] →
+//! [`handover`]. Until it is authenticated a client can make the server keep at
+//! most 10,000 bytes of a message or two TLS records, for at most the
+//! authentication timeout.
+
+pub mod accept;
+pub mod admission;
+pub mod auth;
+pub mod authorize;
+pub mod backend_id;
+pub mod cancel;
+pub mod certificate;
+pub mod connection;
+pub mod data_dir;
+mod error;
+pub mod fatal;
+pub mod handover;
+pub mod listen;
+pub mod logins;
+pub mod negotiate;
+pub mod options;
+mod passfile;
+pub mod pool;
+pub mod socket;
+pub mod sockets;
+pub mod standalone;
+pub mod startup;
+pub mod supervise;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+mod server;
+
+pub use error::StartError;
+pub use server::{Ended, check, run};

@@ -1,1 +1,30 @@
-//! (in work)
+//! A session as a value, and how it moves to another process.
+//!
+//! One `SOCK_SEQPACKET` connection carries one session: a single message with the
+//! client's socket (`SCM_RIGHTS`) and the [`SessionState`], then a single reply.
+//! At each moment a session has exactly one owner:
+//!
+//! - Until the message is sent it is the sender's, and every error gives it back.
+//! - A refusal gives it back too: the receiver keeps nothing.
+//! - If no reply comes, nobody knows who has it. The sender then gives it up, in
+//!   silence: an alert or a close_notify could use a nonce that the receiver uses
+//!   as well. If the receiver has it, it goes on there, even if the sender died.
+
+mod memfd;
+mod receive;
+mod send;
+mod session;
+mod socket;
+mod state;
+
+pub mod envelope;
+
+pub use crate::proto::refused::Reason;
+pub use receive::{Incoming, Listener, Offer, ReceiveError};
+pub use send::{OfferError, offer};
+pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};
+pub use socket::bind;
+pub use state::StateError;
+
+#[cfg(test)]
+mod tests;

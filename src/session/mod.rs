@@ -1,1 +1,309 @@
-//! (in work)
+//! The message loop of one session, exact to the protocol.
+//!
+//! A [`Session`] is a value: the worker runs it on a thread while its client has
+//! something to say ([`Session::run`]), and puts it aside when there is nothing.
+//! It knows the client, its settings, its statements and portals, and one
+//! connection to the engine; it knows nothing of the worker or of other
+//! sessions. What others may do to it goes through its [`Handle`].
+//!
+//! Source: PostgreSQL manual, chapter 55 "Frontend/Backend Protocol".
+
+mod client;
+mod commands;
+mod copy;
+mod error;
+mod extended;
+mod handle;
+pub mod message;
+mod portal;
+pub mod reply;
+mod run;
+mod settings;
+mod simple;
+mod statement;
+mod transaction;
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::{Failure, Gone, SessionError, Severity};
+pub use handle::{Handle, Stop};
+pub use settings::SERVER_VERSION;
+
+use client::{Client, Frame, Wait};
+use message::Message;
+use portal::Portal;
+use settings::{Change, Settings};
+use statement::{PlanCache, Statement};
+use transaction::Transaction;
+
+use crate::engine::Connection;
+use crate::handoff::SessionState;
+use crate::sql::policy;
+
+/// How long a thread waits for the next message before it gives the session
+/// back. Long enough that a client in a loop never changes threads.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// What a worker allows its sessions, the same for all of them.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Directories that SQL may read and write.
+    pub file_access: Vec<PathBuf>,
+    /// Where suspended portals put their rows.
+    pub spool_directory: PathBuf,
+}
+
+impl Policy {
+    fn check(&self, sql: &str) -> Result<(), SessionError> {
+        Ok(policy::check(sql, &self.file_access)?)
+    }
+}
+
+/// A client's session.
+pub struct Session {
+    client: Client,
+    handle: Arc<Handle>,
+    connection: Connection,
+    policy: Arc<Policy>,
+    protocol_minor: u32,
+    settings: Settings,
+    transaction: Transaction,
+    statements: HashMap<String, Arc<Statement>>,
+    portals: HashMap<String, Portal>,
+    plans: PlanCache,
+    /// After an error in the extended protocol, messages are passed over.
+    skip_until_sync: bool,
+}
+
+/// Why [`Session::run`] came back.
+#[derive(Debug)]
+pub enum Pause {
+    /// The client has nothing to say at the moment.
+    Idle,
+    /// The session is over; drop it.
+    Over(Gone),
+}
+
+impl Session {
+    /// Takes up a session that the control plane has authenticated: tells the
+    /// client its parameters and key, and that it may begin.
+    pub fn start(
+        socket: std::os::fd::OwnedFd,
+        state: SessionState,
+        connection: Connection,
+        policy: Arc<Policy>,
+    ) -> Result<Session, Gone> {
+        let SessionState { backend_id, cancel_key, protocol_minor, user, settings, unread_input, tls, .. } = state;
+        let tls = tls.map(crate::tls::Channel::resume).transpose()?;
+        let client = Client::new(socket, unread_input, tls)?;
+        let handle = Arc::new(Handle::new(backend_id, cancel_key, connection.interrupt_handle()));
+        let mut session = Session {
+            client,
+            handle,
+            connection,
+            policy,
+            protocol_minor,
+            settings: Settings::new(&user),
+            transaction: Transaction::new(),
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            plans: PlanCache::default(),
+            skip_until_sync: false,
+        };
+        if let Err(mut error) = session.greet(&settings) {
+            error.severity = Severity::Fatal;
+            return Err(session.end(error));
+        }
+        Ok(session)
+    }
+
+    fn greet(&mut self, settings: &[(String, String)]) -> Result<(), SessionError> {
+        for (name, value) in settings {
+            let change = self.settings.set_at_start(name, value)?;
+            if let Some(statement) = change.engine {
+                self.connection.run(&statement)?;
+            }
+        }
+        for (name, value) in self.settings.reported() {
+            reply::parameter_status(&mut self.client.output, name, &value);
+        }
+        reply::backend_key_data(
+            &mut self.client.output,
+            self.handle.backend_id(),
+            self.handle.cancel_key().as_bytes(),
+        );
+        reply::ready_for_query(&mut self.client.output, self.transaction.status());
+        Ok(())
+    }
+
+    /// Tells a client that its session cannot begin, when there is no
+    /// [`Session`] yet.
+    pub fn refuse(socket: std::os::fd::OwnedFd, state: SessionState, error: &SessionError) {
+        let SessionState { unread_input, tls, .. } = state;
+        let Ok(tls) = tls.map(crate::tls::Channel::resume).transpose() else { return };
+        if let Ok(mut client) = Client::new(socket, unread_input, tls) {
+            reply::error_response(&mut client.output, error);
+            client.close();
+        }
+    }
+
+    /// What others hold of this session.
+    pub fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// The client's socket: when it is readable, [`Session::run`] has work.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.client.socket()
+    }
+
+    /// The minor version of the protocol that the client speaks.
+    pub fn protocol_minor(&self) -> u32 {
+        self.protocol_minor
+    }
+
+    /// Serves the client until it has nothing to say or the session is over. A
+    /// panic ends this session, with an error, and no other.
+    pub fn run(&mut self) -> Pause {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        match served {
+            Ok(Ok(())) => Pause::Idle,
+            Ok(Err(gone)) => Pause::Over(gone),
+            Err(_) => Pause::Over(self.end(SessionError::fatal("XX000", "internal error, the session is ended"))),
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Gone> {
+        let mut frame = Frame::default();
+        loop {
+            match self.client.next_frame(&mut frame) {
+                Ok(true) => self.message(&frame)?,
+                Ok(false) => {
+                    self.client.flush(&self.handle)?;
+                    if self.handle.is_ending() {
+                        return Err(self.end(portal::shutdown()));
+                    }
+                    if self.client.fill(LINGER)? == Wait::Timeout {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(self.end(error)),
+            }
+            if self.handle.is_ending() && !self.transaction.is_open() && !self.skip_until_sync {
+                return Err(self.end(portal::shutdown()));
+            }
+        }
+    }
+
+    /// Ends the session with an error. The client is told if it can be.
+    fn end(&mut self, error: SessionError) -> Gone {
+        self.portals.clear();
+        self.transaction.rollback(&self.connection);
+        reply::error_response(&mut self.client.output, &error);
+        let _ = self.client.flush(&self.handle);
+        Gone::Ended(error)
+    }
+
+    fn message(&mut self, frame: &Frame) -> Result<(), Gone> {
+        if self.skip_until_sync && !matches!(frame.kind, b'S' | b'X') {
+            return Ok(());
+        }
+        let extended = matches!(frame.kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
+        let done = message::parse(frame.kind, &frame.body).map_err(Failure::from).and_then(|message| self.dispatch(message));
+        match done {
+            Ok(()) => Ok(()),
+            Err(Failure::Gone(gone)) => Err(gone),
+            Err(Failure::Report(error)) => {
+                self.report(error)?;
+                if extended {
+                    self.skip_until_sync = true;
+                    Ok(())
+                } else {
+                    self.ready()
+                }
+            }
+        }
+    }
+
+    fn dispatch(&mut self, message: Message<'_>) -> Result<(), Failure> {
+        match message {
+            Message::Query(text) => self.simple_query(text),
+            Message::Parse { name, query, types } => self.parse(name, query, types),
+            Message::Bind { portal, statement, formats, parameters, results } => {
+                self.bind(portal, statement, &formats, &parameters, &results)
+            }
+            Message::Describe(target) => self.describe(&target),
+            Message::Execute { portal, limit } => self.execute(portal, limit),
+            Message::Close(target) => self.close(&target),
+            Message::Flush => Ok(self.client.flush(&self.handle)?),
+            Message::Sync => self.sync(),
+            Message::Terminate => Err(Gone::Left.into()),
+            Message::FunctionCall => Err(SessionError::new("0A000", "function calls are not supported").into()),
+            // Left over from a COPY that failed while they were on their way.
+            Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => Ok(()),
+            Message::Password => Err(self.end(SessionError::lost_sync("unexpected password message")).into()),
+        }
+    }
+
+    /// Tells the client of an error and puts the transaction into the state that
+    /// follows from it.
+    fn report(&mut self, error: SessionError) -> Result<(), Gone> {
+        if error.severity == Severity::Fatal {
+            if error.sqlstate == "XX000" {
+                self.connection.instance().mark_dead();
+            }
+            return Err(self.end(error));
+        }
+        if self.transaction.state() == transaction::State::Idle {
+            // An autocommit statement that failed may have left a stream open.
+            self.portals.clear();
+        }
+        if self.transaction.fail(&self.connection) {
+            self.after_transaction(false);
+        }
+        reply::error_response(&mut self.client.output, &error);
+        Ok(())
+    }
+
+    /// ReadyForQuery, and everything before it is sent.
+    fn ready(&mut self) -> Result<(), Gone> {
+        reply::ready_for_query(&mut self.client.output, self.transaction.status());
+        // With more messages at hand their answers can share a write.
+        if self.client.peek_kind().is_some() { self.client.relieve(&self.handle) } else { self.client.flush(&self.handle) }
+    }
+
+    /// What must happen when a transaction has ended, either way.
+    fn after_transaction(&mut self, committed: bool) {
+        self.portals.clear();
+        for change in self.settings.end_transaction(committed) {
+            // The values were in force before, so DuckDB takes them again.
+            let _ = self.apply(change);
+        }
+    }
+
+    /// Hands a changed setting on to DuckDB and the client.
+    fn apply(&mut self, change: Change) -> Result<(), SessionError> {
+        if let Some(statement) = change.engine {
+            self.connection.run(&statement)?;
+        }
+        if let Some((name, value)) = change.report {
+            reply::parameter_status(&mut self.client.output, name, &value);
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, sqlstate: &'static str, message: &'static str) {
+        reply::notice_response(&mut self.client.output, "WARNING", &SessionError::new(sqlstate, message));
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Session").field("backend_id", &self.handle.backend_id()).finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,157 @@
-//! (in work)
+//! The data plane: takes sessions over, runs them, puts idle ones aside.
+//!
+//! A worker is given its two sockets by whoever supervises it, systemd or the
+//! control plane, and knows neither passwords nor keys. Sessions arrive on the
+//! handoff socket, management on the rpc socket. One DuckDB instance serves all
+//! sessions of a database.
+//!
+//! A thread belongs to a session only while its client keeps it busy; an idle
+//! session costs its socket and its state ([`drive`]). So the number of clients
+//! is not the number of threads, and yet a client in a loop is served without a
+//! change of thread.
+
+mod activation;
+mod databases;
+mod drive;
+mod memory;
+mod registry;
+mod rpc;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::stat::{SFlag, fstat};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use activation::{Sockets, inherited_sockets};
+
+use crate::config::WorkerConfig;
+use crate::engine::Options;
+use crate::session::{Handle, Policy, Stop};
+use databases::Databases;
+use registry::Registry;
+
+/// How long running statements may go on when the worker is told to stop by a
+/// signal, or finds that its supervisor is gone.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Why a worker cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// It was not started with its sockets.
+    #[error("{0}; a worker is started by systemd or by duckgres, not by hand")]
+    Activation(String),
+    /// A directory, socket or signal handler could not be had.
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] std::io::Error),
+}
+
+/// What all parts of a worker share.
+#[derive(Debug)]
+struct Worker {
+    id: u16,
+    databases: Databases,
+    registry: Arc<Registry>,
+    policy: Arc<Policy>,
+    watch: watch::Watch,
+}
+
+/// Runs a worker until it is told to stop and has drained.
+pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerError> {
+    let spool_directory = config.temp_directory.clone().unwrap_or_else(|| config.data_dir.join("tmp"));
+    std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
+    let registry = Arc::new(Registry::default());
+    let options = Options {
+        memory_limit: config.memory_limit.map(|size| size.to_string()).or_else(memory::default_limit),
+        threads: config.threads.map(|threads| threads.get() as usize),
+        temp_directory: Some(spool_directory.clone()),
+        extension_directory: config.extension_directory.clone(),
+        extensions: config.extensions.clone(),
+        file_access: config.file_access.clone(),
+    };
+    let worker = Arc::new(Worker {
+        id: config.id,
+        databases: Databases::new(config.data_dir.clone(), options),
+        registry: registry.clone(),
+        policy: Arc::new(Policy { file_access: config.file_access, spool_directory }),
+        watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
+    });
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
+    let rpc = tokio::spawn(rpc::serve(worker.clone(), sockets.rpc));
+    let intake = tokio::spawn(drive::intake(worker.clone(), sockets.handoff));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(worker = worker.id, engine = crate::engine::library_version(), "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        () = supervisor_gone() => tracing::warn!("the control plane is gone"),
+        () = worker.registry.drained() => {}
+        result = intake => tracing::error!(?result, "the handoff socket failed"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    worker.drain(GRACE).await;
+    rpc.abort();
+    Ok(())
+}
+
+/// Returns when the other end of standard input is closed, which a control plane
+/// holds open as long as it lives. Under systemd standard input is no pipe.
+async fn supervisor_gone() {
+    let stdin = std::io::stdin();
+    let is_pipe = fstat(&stdin).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO));
+    if !is_pipe {
+        return std::future::pending().await;
+    }
+    // Control-C in a terminal reaches the whole process group; the control plane
+    // decides what follows from it.
+    let _interrupts = signal(SignalKind::interrupt());
+    let mut byte = [0; 1];
+    let _ = tokio::io::AsyncReadExt::read(&mut tokio::io::stdin(), &mut byte).await;
+}
+
+impl Worker {
+    /// Ends all sessions: idle ones at once, busy ones when their statement is
+    /// done or after `grace`; then closes the databases. Returns how many
+    /// statements were cut short.
+    async fn drain(&self, grace: Duration) -> u32 {
+        for handle in self.registry.begin_drain() {
+            handle.end();
+        }
+        let mut cut_short = 0;
+        if tokio::time::timeout(grace, self.registry.empty()).await.is_err() {
+            for handle in self.registry.handles() {
+                cut_short += 1;
+                tokio::spawn(async move { stop_statement(&handle, Stop::Shutdown).await });
+            }
+            // What does not stop even now is left to the end of the process.
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.registry.empty()).await;
+        }
+        self.databases.close().await;
+        self.registry.finish_drain();
+        cut_short
+    }
+}
+
+/// Stops the statement that a session is running; returns when it has stopped.
+async fn stop_statement(handle: &Handle, why: Stop) {
+    if let Some(serial) = handle.stop(why) {
+        keep_stopping(handle, serial).await;
+    }
+}
+
+/// An interrupt that comes before the engine has begun is forgotten by it, so it
+/// is repeated as long as the statement runs.
+async fn keep_stopping(handle: &Handle, serial: u64) {
+    let mut pause = Duration::from_millis(2);
+    while handle.nudge(serial) {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+}
+
+/// The file of a database.
+fn database_path(data_dir: &std::path::Path, name: &str) -> PathBuf {
+    data_dir.join(format!("{name}.duckdb"))
+}

@@ -1,0 +1,219 @@
+//! From sources to a whole, checked configuration.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::node::{Node, Origin, Problem};
+use super::settings::{SETTINGS, Settings};
+use super::sources::Sources;
+use super::units::{Mode, TlsMode};
+
+/// A whole configuration, checked in itself. Whether ports are free and
+/// certificates fit their keys is seen where they are used.
+pub struct Config {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// The data directory, absolute.
+    pub data_dir: PathBuf,
+    /// Every setting.
+    pub settings: Settings,
+    /// Oddities that do not keep the server from starting.
+    pub notes: Vec<String>,
+}
+
+/// Everything that is wrong with a configuration; never empty.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// What flags said: the file's path and the settings, by flag name.
+#[derive(Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// Name and value of each other flag that was given; lists are joined with commas.
+    pub values: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Reads the configuration of this process: flags over environment over
+    /// file over defaults. The file is the one that `--config` or
+    /// `DUCKGRES_CONFIG` names; without either, none is read.
+    pub fn load(flags: &Flags) -> Result<Self, Problems> {
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            let text = |text: OsString| text.into_string().ok();
+            Some((text(name)?, text(value)?))
+        });
+        let file = flags.config.clone().or_else(|| {
+            let path = env::var_os("DUCKGRES_CONFIG").filter(|path| !path.is_empty())?;
+            Some(PathBuf::from(path))
+        });
+        Self::assemble(flags, variables, file.as_deref())
+    }
+
+    pub(super) fn assemble(
+        flags: &Flags,
+        variables: impl Iterator<Item = (String, String)>,
+        file: Option<&Path>,
+    ) -> Result<Self, Problems> {
+        let mut problems = Vec::new();
+        let mut sources = Sources::default();
+        for (flag, value) in &flags.values {
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == flag) {
+                sources.add(setting, Node::text(Origin::Flag(flag.clone()), value));
+            }
+        }
+        let notes = sources.add_environment(variables);
+        if let Some(file) = file {
+            sources.add_file(file, &mut problems);
+        }
+        let settings = Settings::read(&sources, &mut problems);
+        let Some(settings) = settings else {
+            return Err(Problems(problems));
+        };
+
+        let data_dir = settings
+            .data_dir
+            .clone()
+            .or_else(default_data_dir)
+            .unwrap_or_else(|| {
+                let message = "data_dir must be set: neither XDG_DATA_HOME nor HOME is";
+                problems.push(Problem::new(&Origin::Default, message));
+                PathBuf::new()
+            });
+        let config = Self {
+            file: file.map(Path::to_path_buf),
+            data_dir,
+            settings,
+            notes,
+        };
+        config.check(&sources, &mut problems);
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        problems.sort_by_key(|problem| match problem.origin {
+            Origin::File(_, line) => line,
+            _ => 0,
+        });
+        Err(Problems(problems))
+    }
+
+    /// What no single setting can see.
+    fn check(&self, sources: &Sources, problems: &mut Vec<Problem>) {
+        let settings = &self.settings;
+        let users_unreadable = problems
+            .iter()
+            .any(|problem| problem.message.starts_with("users: "));
+        let mut wrong = |name: &str, message: String| {
+            problems.push(Problem::new(&sources.origin(name), format!("{name}: {message}")));
+        };
+        match (&settings.tls_cert, &settings.tls_key) {
+            (Some(_), None) => wrong("tls.cert", "tls.key must be set too".into()),
+            (None, Some(_)) => wrong("tls.key", "tls.cert must be set too".into()),
+            (None, None) if settings.mode == Mode::ControlPlane && self.tls_mode() != TlsMode::Disable => {
+                wrong(
+                    "mode",
+                    "control-plane needs tls.cert and tls.key, or tls.mode: disable".into(),
+                )
+            }
+            _ => {}
+        }
+        if settings.mode == Mode::ControlPlane && settings.users.is_empty() && !users_unreadable {
+            wrong("mode", "control-plane needs users".into());
+        }
+        if settings
+            .log_level
+            .parse::<tracing_subscriber::EnvFilter>()
+            .is_err()
+        {
+            wrong(
+                "log_level",
+                "must be error, warn, info, debug, trace, or a list of part=level".into(),
+            );
+        }
+        for directory in &settings.file_access {
+            match directory.canonicalize() {
+                Ok(real) if !real.is_dir() => wrong(
+                    "file_access",
+                    format!("{} is not a directory", directory.display()),
+                ),
+                Ok(real) => {
+                    if let Some((what, path)) = self.protected().find(|(_, path)| path.starts_with(&real)) {
+                        let (directory, path) = (directory.display(), path.display());
+                        wrong("file_access", format!("{directory} contains {what} ({path})"));
+                    }
+                }
+                Err(error) => wrong(
+                    "file_access",
+                    format!("{} cannot be used ({error})", directory.display()),
+                ),
+            }
+        }
+    }
+
+    /// What SQL must never reach.
+    fn protected(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        [
+            ("the data directory", Some(&self.data_dir)),
+            ("the configuration", self.file.as_ref()),
+            ("the TLS key", self.settings.tls_key.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(what, path)| Some((what, resolve(path?))))
+    }
+
+    /// `tls.mode` as set, or else `allow` where only this machine can
+    /// listen in, and `require` where others could: SCRAM protects the
+    /// password on an open network, but nothing protects the rows.
+    pub fn tls_mode(&self) -> TlsMode {
+        self.settings.tls_mode.unwrap_or_else(|| {
+            match self.settings.host.iter().all(|host| is_loopback(host)) {
+                true => TlsMode::Allow,
+                false => TlsMode::Require,
+            }
+        })
+    }
+}
+
+/// Whether only this machine can reach the address.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// The path with symbolic links resolved as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find_map(|ancestor| {
+            let rest = path.strip_prefix(ancestor).ok()?;
+            Some(ancestor.canonicalize().ok()?.join(rest))
+        })
+        .unwrap_or_else(|| path.to_path_buf())
+}
+
+fn default_data_dir() -> Option<PathBuf> {
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    // The XDG base directory specification has relative paths ignored.
+    let base = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
+    Some(base.join("duckgres"))
+}

@@ -1,0 +1,315 @@
+//! The settings, each defined once.
+//!
+//! The table below is the only place that knows a setting's name, flag,
+//! environment variable, default and meaning. Parsing, `--help`,
+//! `duckgres settings`, `duckgres check-config` and the suggestions for
+//! misspelt keys are all made from it.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::node::Problem;
+use super::sources::Sources;
+use super::units::{Mode, Size, TlsMode, TlsVersion};
+use super::users::Users;
+use super::value::Value;
+
+/// What is known about a setting besides its value.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in `duckgres.yaml`; dots stand for nesting.
+    pub name: &'static str,
+    /// Other keys that mean the same.
+    pub aliases: &'static [&'static str],
+    /// The environment variable; empty if there is none.
+    pub env: &'static str,
+    /// The flag without its dashes; empty if there is none.
+    pub flag: &'static str,
+    /// The default as one would write it; empty if there is none.
+    pub default: &'static str,
+    /// What happens by default where `default` is empty.
+    pub otherwise: &'static str,
+    /// How the value is written.
+    pub form: &'static str,
+    /// Whether it is a list: a sequence in YAML, comma-separated elsewhere.
+    pub list: bool,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal $(| $alias:literal)* => $field:ident: $type:ty {
+            $(env: $env:literal,)? $(flag: $flag:literal,)? default: $default:literal $(or $otherwise:literal)? $(,)?
+        }
+    )+) => {
+        /// The value of every setting.
+        pub struct Settings { $($(#[doc = $doc])+ pub $field: $type,)+ }
+
+        /// Every setting, in the order in which help and reference show them.
+        pub static SETTINGS: &[Setting] = &[$(Setting {
+            name: $name,
+            aliases: &[$($alias),*],
+            env: concat!($($env)?),
+            flag: concat!($($flag)?),
+            default: $default,
+            otherwise: concat!($($otherwise)?),
+            form: <$type as Value>::FORM,
+            list: <$type as Value>::LIST,
+            doc: concat!($($doc, "\n"),+),
+        }),+];
+
+        impl Settings {
+            /// Reads every setting and notes all problems. `None` only if a default is wrong.
+            pub(super) fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Self> {
+                $(let $field = sources.read::<$type>($name, $default, problems);)+
+                Some(Self { $($field: $field?,)+ })
+            }
+        }
+    };
+}
+
+settings! {
+    /// What this process is: `standalone` needs no configuration and runs its
+    /// worker itself; `control-plane` expects users and a certificate.
+    "mode" => mode: Mode { env: "DUCKGRES_MODE", flag: "mode", default: "standalone" }
+
+    /// Where to listen: IP addresses, host names, `localhost` for both loopback
+    /// addresses, `*` for every address, empty for the Unix socket only.
+    "host" => host: Vec<String> { env: "DUCKGRES_HOST", flag: "host", default: "localhost" }
+
+    /// The TCP port; it also names the Unix socket. 0 takes a free one.
+    "port" => port: u16 { env: "DUCKGRES_PORT", flag: "port", default: "5432" }
+
+    /// The directory of the Unix socket `.s.PGSQL.<port>`.
+    "unix_socket_dir" => unix_socket_dir: Option<PathBuf> {
+        env: "DUCKGRES_UNIX_SOCKET_DIR", flag: "unix-socket-dir",
+        default: "" or "$XDG_RUNTIME_DIR/duckgres, or run in the data directory",
+    }
+
+    /// The directory of the database files. Nobody else may write to it, and
+    /// only one server can use it.
+    "data_dir" => data_dir: Option<PathBuf> {
+        env: "DUCKGRES_DATA_DIR", flag: "data-dir",
+        default: "" or "$XDG_DATA_HOME/duckgres, or ~/.local/share/duckgres",
+    }
+
+    /// Whether connections over TCP are encrypted: `disable` offers no TLS,
+    /// `allow` leaves it to the client, `require` refuses plaintext.
+    "tls.mode" => tls_mode: Option<TlsMode> {
+        env: "DUCKGRES_TLS_MODE", flag: "tls-mode",
+        default: "" or "allow if all listening addresses are loopback addresses, else require",
+    }
+
+    /// The oldest TLS version that is accepted.
+    "tls.min_version" => tls_min_version: TlsVersion {
+        env: "DUCKGRES_TLS_MIN_VERSION", flag: "tls-min-version", default: "1.2",
+    }
+
+    /// The certificate chain, PEM, the server's own certificate first.
+    "tls.cert" => tls_cert: Option<PathBuf> {
+        env: "DUCKGRES_CERT", flag: "cert",
+        default: "" or "standalone: a self-signed one, made on first start",
+    }
+
+    /// The private key of the certificate, PEM.
+    "tls.key" => tls_key: Option<PathBuf> {
+        env: "DUCKGRES_KEY", flag: "key",
+        default: "" or "standalone: made together with the certificate",
+    }
+
+    /// Who may log in: `name: password`, or a map with either `password` or
+    /// `verifier` (`SCRAM-SHA-256$4096:...`, as in PostgreSQL's pg_authid).
+    "users" => users: Users {
+        default: "" or "standalone: the operating system user, with a generated password",
+    }
+
+    /// DuckDB extensions that every database has loaded.
+    "extensions" => extensions: Vec<String> {
+        env: "DUCKGRES_EXTENSIONS", flag: "extension", default: "",
+    }
+
+    /// Where signed extension files are found. Nothing is ever downloaded.
+    "extension_directory" => extension_directory: Option<PathBuf> {
+        env: "DUCKGRES_EXTENSION_DIRECTORY", flag: "extension-directory",
+        default: "" or "only the extensions that are built in",
+    }
+
+    /// Directories whose files SQL may read and write. They must not contain
+    /// the data directory, the configuration or the TLS key.
+    "file_access" => file_access: Vec<PathBuf> {
+        env: "DUCKGRES_FILE_ACCESS", flag: "file-access", default: "" or "no files",
+    }
+
+    /// How much memory DuckDB may use, per worker.
+    "memory_limit" => memory_limit: Option<Size> {
+        env: "DUCKGRES_MEMORY_LIMIT", flag: "memory-limit",
+        default: "" or "a part of the machine's or the control group's memory",
+    }
+
+    /// How many threads DuckDB may use, per worker.
+    "threads" => threads: Option<NonZeroU32> {
+        env: "DUCKGRES_THREADS", flag: "threads", default: "" or "one for each processor",
+    }
+
+    /// Where DuckDB puts what does not fit into memory.
+    "temp_directory" => temp_directory: Option<PathBuf> {
+        env: "DUCKGRES_TEMP_DIRECTORY", flag: "temp-directory",
+        default: "" or "tmp in the data directory",
+    }
+
+    /// How many connections there may be at the same time; 0 sets no limit.
+    "max_connections" | "rate_limit.max_connections" => max_connections: u32 {
+        env: "DUCKGRES_MAX_CONNECTIONS", flag: "max-connections", default: "1000",
+    }
+
+    /// Failed logins within the window after which an address is banned; 0 bans nobody.
+    "rate_limit.max_failed_attempts" => max_failed_attempts: u32 {
+        env: "DUCKGRES_MAX_FAILED_ATTEMPTS", flag: "max-failed-attempts", default: "5",
+    }
+
+    /// For how long a failed login counts.
+    "rate_limit.failed_attempt_window" => failed_attempt_window: Duration {
+        env: "DUCKGRES_FAILED_ATTEMPT_WINDOW", flag: "failed-attempt-window", default: "5m",
+    }
+
+    /// For how long an address is banned.
+    "rate_limit.ban_duration" => ban_duration: Duration {
+        env: "DUCKGRES_BAN_DURATION", flag: "ban-duration", default: "15m",
+    }
+
+    /// How many connections one address may have at the same time; 0 sets no limit.
+    "rate_limit.max_connections_per_ip" => max_connections_per_ip: u32 {
+        env: "DUCKGRES_MAX_CONNECTIONS_PER_IP", flag: "max-connections-per-ip", default: "100",
+    }
+
+    /// How long a client may take from connecting to being logged in.
+    "authentication_timeout" => authentication_timeout: Duration {
+        env: "DUCKGRES_AUTHENTICATION_TIMEOUT", flag: "authentication-timeout", default: "60s",
+    }
+
+    /// How long running statements may go on when the server stops.
+    "shutdown_timeout" => shutdown_timeout: Duration {
+        env: "DUCKGRES_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", default: "30s",
+    }
+
+    /// The program of the workers.
+    "worker_binary" => worker_binary: Option<PathBuf> {
+        env: "DUCKGRES_WORKER_BINARY", flag: "worker-binary",
+        default: "" or "duckgres-worker beside this program, or in ../libexec, ../lib/duckgres or $PATH",
+    }
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or
+    /// such levels for parts of the program (`info,duckgres::control=debug`).
+    "log_level" => log_level: String { env: "DUCKGRES_LOG", flag: "log-level", default: "info" }
+}
+
+/// Keys of the Go duckgres that have no meaning here, by their first part.
+pub(super) const ELSEWHERE: &[&str] = &[
+    "flight_port",
+    "flight_session_idle_ttl",
+    "flight_session_reap_interval",
+    "flight_handle_idle_ttl",
+    "flight_session_token_ttl",
+    "ducklake",
+    "iceberg",
+    "file_persistence",
+    "process_isolation",
+    "idle_timeout",
+    "session_init_timeout",
+    "memory_budget",
+    "memory_rebalance",
+    "process",
+    "worker_queue_timeout",
+    "worker_idle_timeout",
+    "handover_drain_timeout",
+    "passthrough_users",
+    "query_log",
+    "worker_backend",
+    "k8s",
+    "acme",
+];
+
+/// The setting of this name or alias.
+pub fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name || setting.aliases.contains(&name))
+}
+
+/// What a setting does, for help texts of other programs.
+pub(super) fn doc(name: &str) -> &'static str {
+    setting(name).map_or("", |setting| setting.doc.trim())
+}
+
+/// The reference that `duckgres settings` prints.
+pub fn reference() -> String {
+    let mut text = String::new();
+    for setting in SETTINGS {
+        text.push_str(setting.name);
+        text.push('\n');
+        for line in setting.doc.lines() {
+            text.push_str(&format!("    {}\n", line.trim()));
+        }
+        let form = if setting.list {
+            format!("a list; each {}", setting.form)
+        } else {
+            setting.form.to_owned()
+        };
+        text.push_str(&format!("    Form:        {form}\n"));
+        let default = match (setting.default, setting.otherwise) {
+            ("", "") => "none",
+            ("", otherwise) => otherwise,
+            (default, _) => default,
+        };
+        text.push_str(&format!("    Default:     {default}\n"));
+        if !setting.flag.is_empty() {
+            text.push_str(&format!("    Flag:        --{}\n", setting.flag));
+        }
+        if !setting.env.is_empty() {
+            text.push_str(&format!("    Environment: {}\n", setting.env));
+        }
+        for alias in setting.aliases {
+            text.push_str(&format!("    Also:        {alias}\n"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_settings_share_a_name_a_flag_or_a_variable() {
+        let mut seen = HashSet::new();
+        for setting in SETTINGS {
+            for word in [setting.name, setting.flag, setting.env]
+                .iter()
+                .chain(setting.aliases)
+            {
+                assert!(
+                    word.is_empty() || seen.insert(*word) || *word == setting.flag,
+                    "{word} twice"
+                );
+            }
+            assert!(
+                setting.env.is_empty() || setting.env.starts_with("DUCKGRES_"),
+                "{}",
+                setting.env
+            );
+        }
+    }
+
+    #[test]
+    fn the_reference_shows_every_setting() {
+        let text = reference();
+        for setting in SETTINGS {
+            assert!(text.contains(&format!("{}\n", setting.name)), "{}", setting.name);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The accept loop: one task per connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, warn};
+
+use super::connection::{Front, serve};
+use super::socket::Socket;
+
+/// Something that connections come from.
+pub enum Listener {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// The Unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                prepare(&stream)?;
+                Ok(Socket::Tcp(stream, address))
+            }
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Answers go out at once, and a peer that has vanished is noticed in about a minute.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Accepts until the server stops. A panic in a connection's task ends that
+/// connection; when the doorway is full, clients wait in the kernel's queue.
+pub async fn accept(
+    listener: Listener,
+    front: Arc<Front>,
+    doorway: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                // The semaphore is never closed.
+                let place = doorway.clone().acquire_owned().await.ok();
+                (listener.accept().await, place)
+            } => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        match accepted {
+            (Ok(socket), place) => {
+                let front = front.clone();
+                tokio::spawn(async move {
+                    serve(front, socket).await;
+                    drop(place);
+                });
+            }
+            (Err(error), _) if is_transient(&error) => {
+                debug!(%error, "a connection was gone before it was accepted")
+            }
+            (Err(error), _) => {
+                // Out of descriptors or memory: connections that end make room.
+                warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Errors of one connection rather than of the listener (accept(2), ERRORS).
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+    )
+}

@@ -1,0 +1,7 @@
+//! The control plane as clients see it, with a worker that only says hello.
+
+mod client;
+mod doors;
+mod login;
+mod negotiation;
+mod rig;

@@ -1,0 +1,368 @@
+//! Dates, times, timestamps and intervals in PostgreSQL's ISO forms.
+//!
+//! The calendar is the proleptic Gregorian one; year 0 is 1 BC. DuckDB's
+//! infinities are the largest number and its negative; PostgreSQL's binary
+//! forms have the smallest number for the latter.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::EncodeError;
+use super::number::{ascii8, digits8, uint};
+use super::writer::Writer;
+use crate::engine::Interval;
+
+pub(super) const MICROS_PER_SECOND: i64 = 1_000_000;
+pub(super) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
+/// Days from 1970-01-01 to 2000-01-01, PostgreSQL's day 0.
+pub(super) const EPOCH_DAYS: i32 = 10_957;
+pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
+/// The Gregorian calendar, weekdays too, repeats after 400 years.
+const CYCLE_DAYS: i64 = 146_097;
+
+pub(super) const DATE_INFINITY: i32 = i32::MAX;
+pub(super) const TIMESTAMP_INFINITY: i64 = i64::MAX;
+
+/// Year (0 is 1 BC), month and day of a day that is counted from 1970-01-01.
+/// After Neri and Schneider, "Euclidean affine functions and their application
+/// to calendar algorithms" (2022), with 64-bit days for DuckDB's range.
+#[inline(always)]
+pub(super) fn civil(days: i32) -> (i32, u32, u32) {
+    /// Enough cycles of 400 years to make every `i32` day positive.
+    const CYCLES: i64 = 14_800;
+    // Day 0 is 1 March of year 0, so that leap days end the year.
+    let day = (i64::from(days) + 719_468 + CYCLES * CYCLE_DAYS) as u64;
+    let quarters = 4 * day + 3;
+    let century = quarters / 146_097;
+    let quarters = (quarters % 146_097) as u32 | 3;
+    let product = 2_939_745 * u64::from(quarters);
+    let year_of_century = (product >> 32) as u32;
+    let day_of_year = (product as u32) / 2_939_745 / 4;
+    let months = 2_141 * day_of_year + 197_913;
+    let (month, day) = (months >> 16, (months & 0xffff) / 2_141 + 1);
+    let year = (100 * century + u64::from(year_of_century)) as i64 - 400 * CYCLES;
+    match day_of_year >= 306 {
+        true => (year as i32 + 1, month - 12, day),
+        false => (year as i32, month, day),
+    }
+}
+
+/// The day of a date, counted from 1970-01-01. Month and day are in range.
+pub(super) fn days_from_civil(year: i32, month: u32, day: u32) -> i64 {
+    let (year, month) = match month <= 2 {
+        true => (i64::from(year) - 1, month + 9),
+        false => (i64::from(year), month - 3),
+    };
+    let cycle = year.div_euclid(400);
+    let year = year.rem_euclid(400);
+    let day_of_year = i64::from((153 * month + 2) / 5 + day - 1);
+    cycle * CYCLE_DAYS + year * 365 + year / 4 - year / 100 + day_of_year - 719_468
+}
+
+/// Writes `YYYY-MM-DD` without the mark of years before Christ and says
+/// whether that mark is due.
+#[inline(always)]
+fn date_digits(w: &mut Writer, days: i32) -> bool {
+    let (year, month, day) = civil(days);
+    if (1..=9999).contains(&year) {
+        let digits = ascii8(year as u32 * 10_000 + month * 100 + day);
+        let mut text = *b"0000-00-00";
+        text[..4].copy_from_slice(&digits[..4]);
+        text[5..7].copy_from_slice(&digits[4..6]);
+        text[8..].copy_from_slice(&digits[6..]);
+        w.array(text);
+        return false;
+    }
+    far_date_digits(w, year, month, day)
+}
+
+#[cold]
+fn far_date_digits(w: &mut Writer, year: i32, month: u32, day: u32) -> bool {
+    let (shown, before_christ) = match year <= 0 {
+        true => (1 - i64::from(year), true),
+        false => (i64::from(year), false),
+    };
+    if shown < 10_000 {
+        let digits = ascii8(shown as u32);
+        w.bytes(&digits[4..]);
+    } else {
+        uint(w, shown as u64);
+    }
+    let digits = ascii8(month * 100 + day);
+    w.array([b'-', digits[4], digits[5], b'-', digits[6], digits[7]]);
+    before_christ
+}
+
+#[inline]
+pub(super) fn date(w: &mut Writer, days: i32) {
+    match days {
+        DATE_INFINITY => w.bytes(b"infinity"),
+        days if days == -DATE_INFINITY => w.bytes(b"-infinity"),
+        days => {
+            if date_digits(w, days) {
+                w.bytes(b" BC");
+            }
+        }
+    }
+}
+
+/// `HH:MM:SS` with the fraction that there is; `micros` is of one day, or
+/// 24:00:00.
+#[inline]
+pub(super) fn time(w: &mut Writer, micros: i64) {
+    let micros = micros as u64;
+    let seconds = (micros / 1_000_000) as u32;
+    let fraction = (micros % 1_000_000) as u32;
+    clock(w, seconds / 3600, seconds / 60 % 60, seconds % 60);
+    self::fraction(w, fraction);
+}
+
+#[inline(always)]
+fn clock(w: &mut Writer, hours: u32, minutes: u32, seconds: u32) {
+    let digits = ascii8(hours * 10_000 + minutes * 100 + seconds);
+    w.array([digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7]]);
+}
+
+/// A point and up to six digits, without trailing zeros.
+#[inline(always)]
+fn fraction(w: &mut Writer, micros: u32) {
+    if micros != 0 {
+        let trailing = (digits8(micros).leading_zeros() / 8) as usize;
+        let digits = ascii8(micros);
+        let mut text = [b'.'; 7];
+        text[1..].copy_from_slice(&digits[2..]);
+        *w.slot() = text;
+        w.advance(7 - trailing);
+    }
+}
+
+/// A zone's offset in seconds east of UTC: `+02`, `+05:30`, `+00:53:28`; with
+/// minutes always in XML schema's form, which JSON has.
+pub(super) fn offset(w: &mut Writer, seconds: i32, minutes_always: bool) {
+    w.byte(if seconds < 0 { b'-' } else { b'+' });
+    let seconds = seconds.unsigned_abs();
+    let digits = ascii8(seconds / 3600 * 10_000 + seconds / 60 % 60 * 100 + seconds % 60);
+    w.array([digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7]]);
+    let superfluous = match (seconds % 60, seconds / 60 % 60) {
+        (0, 0) if !minutes_always => 6,
+        (0, _) => 3,
+        _ => 0,
+    };
+    w.truncate(w.position() - superfluous);
+}
+
+#[inline]
+pub(super) fn time_tz(w: &mut Writer, bits: u64) {
+    let (micros, east) = split_time_tz(bits);
+    time(w, micros);
+    offset(w, east, false);
+}
+
+/// DuckDB's TIMETZ: microseconds, and seconds east of UTC.
+pub(super) fn split_time_tz(bits: u64) -> (i64, i32) {
+    const LARGEST_OFFSET: i32 = 16 * 3600 - 1;
+    ((bits >> 24) as i64, LARGEST_OFFSET - (bits & 0xff_ffff) as i32)
+}
+
+/// A timestamp, in microseconds; `separator` is between date and time.
+#[inline]
+pub(super) fn timestamp(w: &mut Writer, micros: i64, separator: u8) {
+    if !infinity(w, micros) && local(w, micros, separator) {
+        w.bytes(b" BC");
+    }
+}
+
+/// A timestamp in the zone, with the zone's offset.
+#[inline]
+pub(super) fn timestamp_tz(w: &mut Writer, micros: i64, zone: &mut Zone, separator: u8) {
+    if infinity(w, micros) {
+        return;
+    }
+    let east = zone.offset(micros);
+    let shifted = micros.saturating_add(i64::from(east) * MICROS_PER_SECOND);
+    let before_christ = local(w, shifted, separator);
+    offset(w, east, separator == b'T');
+    if before_christ {
+        w.bytes(b" BC");
+    }
+}
+
+#[inline(always)]
+fn infinity(w: &mut Writer, micros: i64) -> bool {
+    match micros {
+        TIMESTAMP_INFINITY => w.bytes(b"infinity"),
+        micros if micros == -TIMESTAMP_INFINITY => w.bytes(b"-infinity"),
+        _ => return false,
+    }
+    true
+}
+
+#[inline(always)]
+fn local(w: &mut Writer, micros: i64, separator: u8) -> bool {
+    let days = micros.div_euclid(MICROS_PER_DAY);
+    let before_christ = date_digits(w, days as i32);
+    w.byte(separator);
+    time(w, micros - days * MICROS_PER_DAY);
+    before_christ
+}
+
+/// An interval in the style `postgres`.
+pub(super) fn interval(w: &mut Writer, interval: Interval) {
+    let Interval { months, days, micros } = interval;
+    let mut first = true;
+    // A part is marked with "+" only when the one before it was negative.
+    let mut after_negative = false;
+    for (amount, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if amount == 0 {
+            continue;
+        }
+        if !first {
+            w.byte(b' ');
+        }
+        if amount < 0 {
+            w.byte(b'-');
+        } else if after_negative {
+            w.byte(b'+');
+        }
+        uint(w, u64::from(amount.unsigned_abs()));
+        w.byte(b' ');
+        w.bytes(unit.as_bytes());
+        if amount != 1 {
+            w.byte(b's');
+        }
+        after_negative = amount < 0;
+        first = false;
+    }
+    if micros == 0 && !first {
+        return;
+    }
+    if !first {
+        w.byte(b' ');
+    }
+    if micros < 0 {
+        w.byte(b'-');
+    } else if after_negative {
+        w.byte(b'+');
+    }
+    let micros = micros.unsigned_abs();
+    let seconds = micros / 1_000_000;
+    let hours = seconds / 3600;
+    if hours < 100 {
+        clock(w, hours as u32, (seconds / 60 % 60) as u32, (seconds % 60) as u32);
+    } else {
+        uint(w, hours);
+        let mark = w.position();
+        clock(w, 0, (seconds / 60 % 60) as u32, (seconds % 60) as u32);
+        let mut rest = [0; 6];
+        rest.copy_from_slice(&w.since(mark)[2..]);
+        w.truncate(mark);
+        w.array(rest);
+    }
+    fraction(w, (micros % 1_000_000) as u32);
+}
+
+/// A `date` of the binary protocol: days since 2000.
+pub(super) fn date_binary(days: i32) -> Result<i32, EncodeError> {
+    match days {
+        DATE_INFINITY => Ok(i32::MAX),
+        days if days == -DATE_INFINITY => Ok(i32::MIN),
+        days => days.checked_sub(EPOCH_DAYS).ok_or(EncodeError::DatetimeOutOfRange("date")),
+    }
+}
+
+/// A `timestamp` of the binary protocol: microseconds since 2000.
+pub(super) fn timestamp_binary(micros: i64) -> Result<i64, EncodeError> {
+    match micros {
+        TIMESTAMP_INFINITY => Ok(i64::MAX),
+        micros if micros == -TIMESTAMP_INFINITY => Ok(i64::MIN),
+        micros => micros.checked_sub(EPOCH_MICROS).ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
+    }
+}
+
+/// A time zone that remembers the span between two changes of its offset in
+/// which the last timestamp was: neighbours are mostly in the same one.
+#[derive(Clone, Debug)]
+pub(super) struct Zone {
+    zone: TimeZone,
+    from: i64,
+    until: i64,
+    offset: i32,
+}
+
+/// The years that jiff knows, less one for safety at the ends.
+const ZONE_FROM: i64 = -377_000_000_000 * MICROS_PER_SECOND;
+const ZONE_UNTIL: i64 = 253_000_000_000 * MICROS_PER_SECOND;
+
+impl Zone {
+    pub(super) fn new(zone: &TimeZone) -> Self {
+        Self { zone: zone.clone(), from: 0, until: 0, offset: 0 }
+    }
+
+    /// The offset in seconds east of UTC at a moment in microseconds.
+    #[inline(always)]
+    pub(super) fn offset(&mut self, micros: i64) -> i32 {
+        if micros >= self.from && micros < self.until {
+            return self.offset;
+        }
+        self.find(micros)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&mut self, micros: i64) -> i32 {
+        // Beyond the years that jiff has, the rules of the last ones repeat
+        // with the calendar, and before them the first offset stays.
+        let clamped = match micros {
+            micros if micros < ZONE_FROM => ZONE_FROM,
+            micros if micros >= ZONE_UNTIL => {
+                let cycle = CYCLE_DAYS * MICROS_PER_DAY;
+                ZONE_UNTIL - cycle + (micros - ZONE_UNTIL) % cycle
+            }
+            micros => micros,
+        };
+        let Ok(moment) = Timestamp::from_microsecond(clamped) else {
+            return 0;
+        };
+        let offset = self.zone.to_offset(moment).seconds();
+        if clamped == micros {
+            let before = moment.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(moment);
+            let bound = |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_microsecond();
+            self.from = self.zone.preceding(before).next().map_or(ZONE_FROM, bound).max(ZONE_FROM);
+            self.until = self.zone.following(moment).next().map_or(ZONE_UNTIL, bound).min(ZONE_UNTIL);
+            self.offset = offset;
+        }
+        offset
+    }
+
+    /// Microseconds UTC of a local time. Of a time that the clock shows twice
+    /// it is the later one, a time that it never shows counts with the offset
+    /// before the change; both as PostgreSQL has it.
+    pub(super) fn to_utc(&mut self, local: i64) -> Option<i64> {
+        // The offsets a day before and after are the two that may apply.
+        let before = self.offset(local.saturating_sub(MICROS_PER_DAY));
+        let after = self.offset(local.saturating_add(MICROS_PER_DAY));
+        let minus = |east: i32| local.checked_sub(i64::from(east) * MICROS_PER_SECOND);
+        let late = minus(after)?;
+        match before == after || self.offset(late) == after {
+            true => Some(late),
+            false => minus(before),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_dates_agree_both_ways_over_duckdbs_whole_range() {
+        for days in (-2_147_483_000..2_147_483_000i32).step_by(100_003).chain(-800_000..100_000) {
+            let (year, month, day) = civil(days);
+            assert!((1..=12).contains(&month) && (1..=31).contains(&day), "{days}");
+            assert_eq!(days_from_civil(year, month, day), i64::from(days));
+        }
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(EPOCH_DAYS), (2000, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+    }
+}

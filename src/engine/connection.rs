@@ -1,0 +1,119 @@
+//! One session's way into an instance.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::Arc;
+
+use duckdb::ffi;
+
+use super::instance::c_string;
+use super::statement::Prepared;
+use super::{Error, Instance};
+
+/// A connection. It runs one statement at a time; starting another closes the
+/// result that was being read.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) shared: Arc<Shared>,
+    // One thread at a time: Send, but not Sync.
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+/// The connection object and the instance that it needs.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) raw: ffi::duckdb_connection,
+    instance: Arc<Instance>,
+}
+
+// SAFETY: a DuckDB connection may be used from any thread, one at a time; it is
+// used through `Connection` and what borrows from it, which are not Sync, and by
+// `Interrupt`, whose one function DuckDB allows at any time from any thread.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: connected in `open`, disconnected only here.
+        unsafe { ffi::duckdb_disconnect(&mut self.raw) };
+    }
+}
+
+/// Stops the statement that a connection is running, from another thread.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    shared: Arc<Shared>,
+}
+
+impl Interrupt {
+    /// Asks the running statement to stop. Does nothing to an idle connection,
+    /// and nothing to a statement that begins afterwards.
+    pub fn interrupt(&self) {
+        // SAFETY: the connection is alive as long as `shared`.
+        unsafe { ffi::duckdb_interrupt(self.shared.raw) };
+    }
+}
+
+impl Connection {
+    pub(super) fn open(instance: Arc<Instance>, database: ffi::duckdb_database) -> Result<Connection, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the database is open as long as `instance`; raw is an out parameter.
+        match unsafe { ffi::duckdb_connect(database, &mut raw) } {
+            ffi::DuckDBSuccess => Ok(Connection { shared: Arc::new(Shared { raw, instance }), _not_sync: PhantomData }),
+            _ => Err(Error::new("Connection", "DuckDB refused a connection")),
+        }
+    }
+
+    /// The instance that it belongs to.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.shared.instance
+    }
+
+    /// The handle for stopping this connection's statements.
+    pub fn interrupt_handle(&self) -> Interrupt {
+        Interrupt { shared: self.shared.clone() }
+    }
+
+    /// Parses, binds and plans one statement. Nothing runs yet, but for the
+    /// helper statements that DuckDB itself makes out of a PIVOT.
+    pub fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+        let sql = c_string(sql)?;
+        let mut extracted = ptr::null_mut();
+        // SAFETY: connection and string are alive; extracted is an out parameter.
+        let count = unsafe { ffi::duckdb_extract_statements(self.shared.raw, sql.as_ptr(), &mut extracted) };
+        let extracted = Extracted(extracted);
+        if count == 0 {
+            // SAFETY: the object was made by the call above and is alive.
+            return Err(unsafe { Error::from_raw(ffi::duckdb_extract_statements_error(extracted.0)) });
+        }
+        for index in 0..count - 1 {
+            self.prepare_extracted(&extracted, index)?.execute()?;
+        }
+        self.prepare_extracted(&extracted, count - 1)
+    }
+
+    fn prepare_extracted(&self, extracted: &Extracted, index: ffi::idx_t) -> Result<Prepared, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: connection and extracted statements are alive, the index is
+        // below their count; raw is an out parameter, to be destroyed even on failure.
+        let state =
+            unsafe { ffi::duckdb_prepare_extracted_statement(self.shared.raw, extracted.0, index, &mut raw) };
+        Prepared::from_raw(raw, state, self.shared.clone())
+    }
+
+    /// Runs one statement and drops its result.
+    pub fn run(&self, sql: &str) -> Result<(), Error> {
+        self.prepare(sql)?.execute().map(drop)
+    }
+}
+
+struct Extracted(ffi::duckdb_extracted_statements);
+
+impl Drop for Extracted {
+    fn drop(&mut self) {
+        // SAFETY: made by duckdb_extract_statements, destroyed only here.
+        unsafe { ffi::duckdb_destroy_extracted(&mut self.0) };
+    }
+}

@@ -1,0 +1,234 @@
+//! One open database file.
+
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use duckdb::ffi;
+
+use super::connection::Connection;
+use super::{Error, Lease, LeaseError};
+
+/// How an instance is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Upper bound of the buffer manager, as DuckDB writes sizes ("4GB").
+    pub memory_limit: Option<String>,
+    /// Threads that the instance's queries share.
+    pub threads: Option<usize>,
+    /// Where larger-than-memory operators spill.
+    pub temp_directory: Option<PathBuf>,
+    /// Where signed extension files are: `<dir>/v<version>/<platform>/<name>.duckdb_extension`.
+    pub extension_directory: Option<PathBuf>,
+    /// Extensions to load, by name.
+    pub extensions: Vec<String>,
+    /// Directories that SQL may read and write.
+    pub file_access: Vec<PathBuf>,
+}
+
+/// An open DuckDB instance. One per database file in a process; the lease that
+/// is held with it makes it one per machine.
+#[derive(Debug)]
+pub struct Instance {
+    raw: ffi::duckdb_database,
+    /// Counts what may invalidate a plan that DuckDB does not notice by itself.
+    generation: AtomicU64,
+    dead: AtomicBool,
+    _lease: Option<Lease>,
+}
+
+// SAFETY: DuckDB's database object is made to be shared by threads; the pointer
+// itself never changes between open and drop.
+unsafe impl Send for Instance {}
+// SAFETY: as above.
+unsafe impl Sync for Instance {}
+
+impl Instance {
+    /// Opens (and if it does not exist, creates) the database at `path`, and
+    /// locks its configuration. Nothing is loaded from the network: automatic
+    /// installing and loading of extensions is off.
+    pub fn open(path: &Path, options: &Options) -> Result<Arc<Instance>, Error> {
+        let lease = Lease::take(path).map_err(|error| match error {
+            LeaseError::Held(_) => Error::new("IO", error.to_string()),
+            LeaseError::Io(_, ref source) => Error::new("IO", format!("{error}{}", no_space(source))),
+        })?;
+        Self::start(Some(path), options, Some(lease))
+    }
+
+    /// Opens an instance that lives in memory only.
+    pub fn in_memory(options: &Options) -> Result<Arc<Instance>, Error> {
+        Self::start(None, options, None)
+    }
+
+    fn start(path: Option<&Path>, options: &Options, lease: Option<Lease>) -> Result<Arc<Instance>, Error> {
+        let mut config = Config::new()?;
+        config.set("duckdb_api", "duckgres")?;
+        config.set("autoinstall_known_extensions", "false")?;
+        config.set("autoload_known_extensions", "false")?;
+        config.set("allow_community_extensions", "false")?;
+        if let Some(limit) = &options.memory_limit {
+            config.set("memory_limit", limit)?;
+        }
+        if let Some(threads) = options.threads {
+            config.set("threads", &threads.to_string())?;
+        }
+        if let Some(directory) = &options.temp_directory {
+            config.set("temp_directory", &directory.to_string_lossy())?;
+        }
+        if let Some(directory) = &options.extension_directory {
+            config.set("extension_directory", &directory.to_string_lossy())?;
+        }
+        let path = c_string(&path.map_or_else(|| ":memory:".into(), |path| path.to_string_lossy()))?;
+        let mut raw = ptr::null_mut();
+        let mut message = ptr::null_mut();
+        // SAFETY: path and config are alive for the call; raw and message are
+        // out parameters, the message is ours to free.
+        let state = unsafe { ffi::duckdb_open_ext(path.as_ptr(), &mut raw, config.raw, &mut message) };
+        if state != ffi::DuckDBSuccess {
+            // SAFETY: on failure the message is null or a C string.
+            let error = unsafe { Error::from_raw(message) };
+            // SAFETY: allocated by DuckDB for us; freeing null is allowed.
+            unsafe { ffi::duckdb_free(message.cast()) };
+            return Err(error);
+        }
+        let instance = Arc::new(Instance {
+            raw,
+            generation: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            _lease: lease,
+        });
+        instance.configure(options)?;
+        Ok(instance)
+    }
+
+    /// Loads the extensions and closes the doors, in the order in which DuckDB
+    /// allows it: external access last, then the lock on the configuration.
+    fn configure(self: &Arc<Self>, options: &Options) -> Result<(), Error> {
+        let connection = self.connect()?;
+        for extension in &options.extensions {
+            connection.run(&format!("LOAD {}", crate::sql::quote_identifier(extension)))?;
+        }
+        let directories: Vec<String> = options
+            .file_access
+            .iter()
+            .map(|directory| crate::sql::quote_literal(&format!("{}/", directory.display())))
+            .collect();
+        for statement in [
+            "SET GLOBAL errors_as_json=true",
+            "SET GLOBAL TimeZone='UTC'",
+            "SET allow_persistent_secrets=false",
+            &format!("SET allowed_directories=[{}]", directories.join(", ")),
+            "SET enable_external_access=false",
+            &format!("SET allowed_configs=[{}]", SESSION_SETTINGS.map(crate::sql::quote_literal).join(", ")),
+            "SET lock_configuration=true",
+        ] {
+            connection.run(statement)?;
+        }
+        Ok(())
+    }
+
+    /// A new connection: about 5 µs, and it shares nothing with others but the data.
+    pub fn connect(self: &Arc<Self>) -> Result<Connection, Error> {
+        Connection::open(self.clone(), self.raw)
+    }
+
+    /// A number that changes whenever a plan made before may be out of date.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// To be called when the catalog changed or a transaction that changed it
+    /// was committed. DuckDB checks plans against the catalog by itself, but not
+    /// for what it folded into them (macros, for example).
+    pub fn catalog_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Has an error shown that the instance can no longer be used?
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Notes that the instance can no longer be used.
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+}
+
+/// DuckDB's settings that concern one connection only; all others are locked.
+pub const SESSION_SETTINGS: [&str; 9] = [
+    "TimeZone",
+    "Calendar",
+    "search_path",
+    "schema",
+    "integer_division",
+    "ieee_floating_point_ops",
+    "max_expression_depth",
+    "scalar_subquery_error_on_multiple_rows",
+    "lambda_syntax",
+];
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: opened in `start` and closed only here; connections hold an
+        // Arc of this value, so none is left.
+        unsafe { ffi::duckdb_close(&mut self.raw) };
+    }
+}
+
+fn no_space(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::StorageFull { " (No space left on device)" } else { "" }
+}
+
+/// `text` for C; SQL that holds a NUL byte is no SQL.
+pub(super) fn c_string(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::new("Syntax", "a NUL byte is not allowed here"))
+}
+
+struct Config {
+    raw: ffi::duckdb_config,
+}
+
+impl Config {
+    fn new() -> Result<Config, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: raw is an out parameter.
+        match unsafe { ffi::duckdb_create_config(&mut raw) } {
+            ffi::DuckDBSuccess => Ok(Config { raw }),
+            _ => Err(Error::new("Out of Memory", "cannot allocate DuckDB's configuration")),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let (c_name, c_value) = (c_string(name)?, c_string(value)?);
+        // SAFETY: the configuration is ours and alive, as are both strings.
+        match unsafe { ffi::duckdb_set_config(self.raw, c_name.as_ptr(), c_value.as_ptr()) } {
+            ffi::DuckDBSuccess => Ok(()),
+            _ => Err(Error::new("Settings", format!("DuckDB does not take {value:?} for {name}"))),
+        }
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed only here.
+        unsafe { ffi::duckdb_destroy_config(&mut self.raw) };
+    }
+}
+
+/// A DuckDB-allocated C string as an owned one.
+///
+/// # Safety
+/// `text` is null or a C string that `duckdb_free` may free.
+pub(super) unsafe fn take_string(text: *mut std::ffi::c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and a C string by the caller's promise.
+    let owned = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: allocated by DuckDB, freed once.
+    unsafe { ffi::duckdb_free(text.cast()) };
+    owned
+}

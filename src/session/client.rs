@@ -1,0 +1,271 @@
+//! The client's side of a session: frames in, bytes out, over TLS or not.
+//!
+//! The socket is non-blocking and waited for with poll(2), so that a session can
+//! run on any thread, leave it between two messages, and still notice while it
+//! writes that it is to stop. A buffer grows with what has arrived, never with
+//! what a length field claims.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use zeroize::Zeroizing;
+
+use super::error::{Failure, Gone, SessionError};
+use super::handle::Handle;
+use super::message::check_header;
+use crate::tls::{Channel, Progress};
+
+/// Output is sent when this much has gathered.
+pub const FLUSH_AT: usize = 128 * 1024;
+/// Buffers larger than this are given back when they are empty.
+const KEEP: usize = 256 * 1024;
+const READ: usize = 64 * 1024;
+/// How long a thread waits for the socket before it looks whether the session
+/// is to stop.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What came of waiting for input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// There is more input.
+    Input,
+    /// Nothing arrived in time.
+    Timeout,
+}
+
+/// A client's socket with its buffers and its TLS state.
+pub struct Client {
+    socket: OwnedFd,
+    tls: Option<Box<Channel>>,
+    input: Vec<u8>,
+    consumed: usize,
+    /// Messages for the client. Whoever appends to it calls [`Client::relieve`]
+    /// or [`Client::flush`] sooner or later.
+    pub output: Vec<u8>,
+    /// Sealed and not yet written.
+    sealed: Vec<u8>,
+    /// Where ciphertext is read to.
+    scratch: Vec<u8>,
+    closed: bool,
+}
+
+/// A complete message, copied out of the input so that the session can work
+/// while it looks at it.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// Takes over a socket, what was already read from it and its TLS state.
+    pub fn new(socket: OwnedFd, unread: Zeroizing<Vec<u8>>, tls: Option<Channel>) -> io::Result<Client> {
+        let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL)?;
+        let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        let input = unread.to_vec();
+        let tls = tls.map(Box::new);
+        let mut client = Client {
+            socket,
+            tls,
+            input,
+            consumed: 0,
+            output: Vec::new(),
+            sealed: Vec::new(),
+            scratch: Vec::new(),
+            closed: false,
+        };
+        // Records that arrived together with the handshake's end.
+        client.open(&[]).map_err(io::Error::other)?;
+        Ok(client)
+    }
+
+    /// The socket, for waiting.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Moves the next complete message into `frame`, if it has arrived.
+    pub fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SessionError> {
+        let Some((kind, length)) = self.peek_header()? else { return Ok(false) };
+        let Some(body) = self.input.get(self.consumed + 5..self.consumed + 5 + length) else { return Ok(false) };
+        if frame.body.capacity() > KEEP {
+            frame.body = Vec::new();
+        }
+        frame.kind = kind;
+        frame.body.clear();
+        frame.body.extend_from_slice(body);
+        self.consumed += 5 + length;
+        if self.consumed == self.input.len() {
+            self.consumed = 0;
+            self.input.clear();
+            if self.input.capacity() > KEEP {
+                self.input = Vec::new();
+            }
+        }
+        Ok(true)
+    }
+
+    /// The type of the next message, if its header has arrived.
+    pub fn peek_kind(&self) -> Option<u8> {
+        self.input.get(self.consumed..).filter(|rest| rest.len() >= 5).map(|rest| rest[0])
+    }
+
+    fn peek_header(&self) -> Result<Option<(u8, usize)>, SessionError> {
+        match self.input.get(self.consumed..self.consumed + 5) {
+            Some(&[kind, a, b, c, d]) => {
+                check_header(kind, i32::from_be_bytes([a, b, c, d])).map(|length| Some((kind, length)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads more input, waiting at most `patience` for it.
+    pub fn fill(&mut self, patience: Duration) -> Result<Wait, Gone> {
+        if self.consumed > 0 {
+            self.input.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        loop {
+            if self.closed {
+                return Err(if self.input.is_empty() { Gone::Left } else { Gone::Vanished });
+            }
+            match self.read() {
+                Ok(0) => {
+                    self.closed = true;
+                }
+                Ok(_) => return Ok(Wait::Input),
+                Err(Failure::Gone(Gone::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.poll(PollFlags::POLLIN, patience)? {
+                        return Ok(Wait::Timeout);
+                    }
+                }
+                Err(Failure::Gone(gone)) => return Err(gone),
+                Err(Failure::Report(error)) => return Err(Gone::Ended(error)),
+            }
+        }
+    }
+
+    /// One read(2); the number of bytes it brought, 0 at the end.
+    fn read(&mut self) -> Result<usize, Failure> {
+        let buffer = if self.tls.is_some() { &mut self.scratch } else { &mut self.input };
+        let length = buffer.len();
+        buffer.resize(length + READ, 0);
+        let result = nix::unistd::read(&self.socket, &mut buffer[length..]);
+        buffer.truncate(length + result.unwrap_or(0));
+        let count = match result {
+            Ok(count) => count,
+            Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished.into()),
+            Err(Errno::EINTR) => return Err(Gone::Io(io::ErrorKind::WouldBlock.into()).into()),
+            Err(error) => return Err(Gone::Io(error.into()).into()),
+        };
+        if self.tls.is_some() && count > 0 {
+            let ciphertext = std::mem::take(&mut self.scratch);
+            let opened = self.open(&ciphertext);
+            self.scratch = ciphertext;
+            self.scratch.clear();
+            opened?;
+        }
+        Ok(count)
+    }
+
+    fn open(&mut self, ciphertext: &[u8]) -> Result<(), Gone> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let progress = tls.receive(ciphertext, &mut self.input, &mut self.sealed);
+        if !self.sealed.is_empty() {
+            // An answer to a KeyUpdate, or an alert that explains the error
+            // below; if it cannot be written at once it goes with the next output.
+            let _ = self.write_some();
+        }
+        if progress? == Progress::Closed {
+            self.closed = true;
+        }
+        Ok(())
+    }
+
+    /// Sends the output if there is enough of it. To be called between rows.
+    pub fn relieve(&mut self, handle: &Handle) -> Result<(), Gone> {
+        if self.output.len() < FLUSH_AT { Ok(()) } else { self.flush(handle) }
+    }
+
+    /// Sends all output, waiting for the client to take it.
+    pub fn flush(&mut self, handle: &Handle) -> Result<(), Gone> {
+        if self.tls.is_none() && self.sealed.is_empty() {
+            std::mem::swap(&mut self.output, &mut self.sealed);
+        }
+        if !self.output.is_empty() {
+            match &mut self.tls {
+                Some(tls) => tls.seal(&self.output, &mut self.sealed)?,
+                None => self.sealed.extend_from_slice(&self.output),
+            }
+            self.output.clear();
+        }
+        while !self.write_some()? {
+            if handle.is_client_gone() {
+                return Err(Gone::Vanished);
+            }
+            self.poll(PollFlags::POLLOUT, TICK)?;
+        }
+        if self.output.capacity() == 0 {
+            std::mem::swap(&mut self.output, &mut self.sealed);
+        }
+        Ok(())
+    }
+
+    /// Writes until all is written (true) or the socket is full (false).
+    fn write_some(&mut self) -> Result<bool, Gone> {
+        let mut written = 0;
+        let result = loop {
+            if written == self.sealed.len() {
+                break Ok(true);
+            }
+            match nix::sys::socket::send(
+                std::os::fd::AsRawFd::as_raw_fd(&self.socket),
+                &self.sealed[written..],
+                nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
+            ) {
+                Ok(count) => written += count,
+                Err(Errno::EAGAIN) => break Ok(false),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => break Err(Gone::Vanished),
+                Err(error) => break Err(Gone::Io(error.into())),
+            }
+        };
+        self.sealed.drain(..written);
+        result
+    }
+
+    /// Sends what is there without waiting, and says goodbye over TLS.
+    pub fn close(mut self) {
+        let output = std::mem::take(&mut self.output);
+        if let Some(tls) = &mut self.tls {
+            if !output.is_empty() && tls.seal(&output, &mut self.sealed).is_err() {
+                return;
+            }
+            tls.close(&mut self.sealed);
+        } else {
+            self.sealed.extend_from_slice(&output);
+        }
+        let deadline = Instant::now() + TICK;
+        while let Ok(false) = self.write_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !matches!(self.poll(PollFlags::POLLOUT, left), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    fn poll(&self, events: PollFlags, patience: Duration) -> Result<bool, Gone> {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        match nix::poll::poll(&mut [PollFd::new(self.socket.as_fd(), events)], timeout) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(Gone::Io(error.into())),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What others may do to a running session: cancel its statement, end it, tell
+//! it that its client is gone.
+//!
+//! A cancel concerns the statement in flight and no other. DuckDB forgets an
+//! interrupt that arrives just before a statement starts, so whoever stops a
+//! statement repeats it until [`Handle::nudge`] says that it is over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::engine::Interrupt;
+use crate::handoff::CancelKey;
+
+/// The outside of a session, shared between it and the worker.
+#[derive(Debug)]
+pub struct Handle {
+    backend_id: i32,
+    cancel_key: CancelKey,
+    interrupt: Interrupt,
+    statement: Mutex<InFlight>,
+    client_gone: AtomicBool,
+    ending: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct InFlight {
+    /// Counts statements, so that a stop can be tied to one of them.
+    serial: u64,
+    running: bool,
+    stop: Option<Stop>,
+}
+
+/// Why a statement is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A CancelRequest with the right key.
+    Cancel,
+    /// The client's connection is gone.
+    ClientGone,
+    /// The server ends the session.
+    Shutdown,
+}
+
+impl Handle {
+    /// For a session that runs its statements on the connection of `interrupt`.
+    pub fn new(backend_id: i32, cancel_key: CancelKey, interrupt: Interrupt) -> Handle {
+        Handle {
+            backend_id,
+            cancel_key,
+            interrupt,
+            statement: Mutex::default(),
+            client_gone: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    /// The session's backend id.
+    pub fn backend_id(&self) -> i32 {
+        self.backend_id
+    }
+
+    /// The session's key.
+    pub fn cancel_key(&self) -> &CancelKey {
+        &self.cancel_key
+    }
+
+    /// Is a statement running?
+    pub fn is_running(&self) -> bool {
+        self.lock().running
+    }
+
+    /// Stops the statement in flight, if there is one; returns its serial for
+    /// [`Handle::nudge`].
+    pub fn stop(&self, why: Stop) -> Option<u64> {
+        let mut statement = self.lock();
+        if !statement.running {
+            return None;
+        }
+        statement.stop.get_or_insert(why);
+        self.interrupt.interrupt();
+        Some(statement.serial)
+    }
+
+    /// Interrupts statement `serial` once more if it still runs.
+    pub fn nudge(&self, serial: u64) -> bool {
+        let statement = self.lock();
+        let running = statement.running && statement.serial == serial;
+        if running {
+            self.interrupt.interrupt();
+        }
+        running
+    }
+
+    /// Notes that nobody will read the answer.
+    pub fn client_is_gone(&self) -> Option<u64> {
+        self.client_gone.store(true, Ordering::Release);
+        self.stop(Stop::ClientGone)
+    }
+
+    /// Makes the session end at its next message boundary.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_client_gone(&self) -> bool {
+        self.client_gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// A statement begins; it ends when the guard is dropped.
+    pub(super) fn begin(&self) -> Running<'_> {
+        let mut statement = self.lock();
+        statement.serial += 1;
+        statement.running = true;
+        statement.stop = None;
+        Running { handle: self }
+    }
+
+    /// Is the statement in flight to stop, and why?
+    pub(super) fn stopped(&self) -> Option<Stop> {
+        self.lock().stop
+    }
+
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
+        self.statement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Handle::begin`].
+#[derive(Debug)]
+pub(super) struct Running<'a> {
+    handle: &'a Handle,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.handle.lock().running = false;
+    }
+}

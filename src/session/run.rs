@@ -1,0 +1,182 @@
+//! Running one statement on the engine, for both protocols.
+
+use std::sync::Arc;
+
+use super::error::{Failure, Gone, SessionError};
+use super::handle::Stop;
+use super::portal::{Cursor, Progress, Sent, check_stop, shutdown};
+use super::statement::{CurrentPlan, Currency, Statement, same_row};
+use super::transaction::State;
+use super::{Session, reply};
+use crate::encode::{Format, RowEncoder};
+use crate::engine::{self, Kind, Outcome, Rows, Value};
+
+/// What running a statement came to.
+pub(super) enum Ran {
+    /// It is complete: this is its tag.
+    Complete(String),
+    /// It has more rows than were asked for.
+    Suspended(Box<Cursor>),
+}
+
+impl Session {
+    /// How current a plan must be to be used now.
+    pub(super) fn currency(&self) -> Currency {
+        Currency { catalog: self.connection.instance().generation(), settings: self.settings.epoch() }
+    }
+
+    /// A statement's plan. In a transaction that began before the catalog last
+    /// changed, plans are not shared with the time after it.
+    pub(super) fn plan<'a>(&mut self, statement: &'a Statement) -> Result<CurrentPlan<'a>, Failure> {
+        self.quiesce()?;
+        let currency = self.currency();
+        if self.transaction.is_open() && self.transaction.generation != currency.catalog {
+            statement.forget_plan();
+        }
+        Ok(statement.plan(&self.connection, currency, &self.policy)?)
+    }
+
+    /// Frees the connection: a portal that is being streamed is spooled.
+    pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
+        let handle = self.handle.clone();
+        let streaming = self.portals.values_mut().find_map(|portal| match &mut portal.progress {
+            Progress::Suspended(_) => Some(&mut portal.progress),
+            _ => None,
+        });
+        if let Some(progress) = streaming
+            && let Progress::Suspended(cursor) = progress
+        {
+            let _running = handle.begin();
+            let spool = cursor.spool(&self.policy.spool_directory, &handle)?;
+            *progress = Progress::Spooled(spool);
+        }
+        Ok(())
+    }
+
+    /// Refuses work in a failed transaction.
+    pub(super) fn refuse_if_failed(&self) -> Result<(), SessionError> {
+        if self.transaction.state() == State::Failed {
+            return Err(SessionError::new(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs a statement of the engine's and sends up to `limit` of its rows.
+    /// `describe` sends their description first, as the simple protocol wants.
+    pub(super) fn run_engine(
+        &mut self,
+        statement: &Arc<Statement>,
+        parameters: &[Value],
+        formats: &[Format],
+        limit: u64,
+        describe: bool,
+    ) -> Result<Ran, Failure> {
+        self.refuse_if_failed()?;
+        self.quiesce()?;
+        let handle = self.handle.clone();
+        let running = handle.begin();
+        let result = self.run_started(statement, parameters, formats, limit, describe);
+        let stopped = handle.stopped();
+        drop(running);
+        result.map_err(|failure| explain(failure, stopped))
+    }
+
+    fn run_started(
+        &mut self,
+        statement: &Arc<Statement>,
+        parameters: &[Value],
+        formats: &[Format],
+        limit: u64,
+        describe: bool,
+    ) -> Result<Ran, Failure> {
+        let plan = self.plan(statement)?;
+        if parameters.len() != plan.parameters.len() {
+            return Err(SessionError::new("42P02", "there is no parameter $1").into());
+        }
+        for (index, value) in parameters.iter().enumerate() {
+            plan.prepared.bind(index, value)?;
+        }
+        let streams = matches!(plan.kind, Kind::Select | Kind::Explain);
+        let mut rows = if streams { plan.prepared.stream()? } else { plan.prepared.execute()? };
+        if plan.kind == Kind::Define {
+            // Others see it when it commits; this session sees it now.
+            self.transaction.changed_catalog = true;
+            self.connection.instance().catalog_changed();
+        }
+        // The engine may have stopped early without an error, when it was
+        // interrupted between two chunks.
+        check_stop(&self.handle)?;
+        if plan.columns.is_empty() {
+            let count = changed(&mut rows, plan.kind)?;
+            let tag = plan.tag.text(count);
+            let kind = plan.kind;
+            drop(plan);
+            self.finish(statement, kind);
+            return Ok(Ran::Complete(tag));
+        }
+        let columns = rows.columns();
+        if columns.len() != plan.columns.len() || (!describe && !same_row(&columns, &plan.columns)) {
+            return Err(SessionError::new("0A000", "cached plan must not change result type").into());
+        }
+        let types: Vec<_> = columns.iter().map(|column| column.data_type.clone()).collect();
+        let encoder = RowEncoder::new(&types, formats, &self.settings.encoding())?;
+        if describe {
+            reply::row_description(&mut self.client.output, &columns, formats);
+        }
+        let mut cursor = Cursor::new(rows, encoder);
+        let Sent { rows, ended } = cursor.send(limit, &mut self.client, &self.handle)?;
+        if !ended {
+            return Ok(Ran::Suspended(Box::new(cursor)));
+        }
+        drop(cursor);
+        let (tag, kind) = (plan.tag.text(rows), plan.kind);
+        drop(plan);
+        self.finish(statement, kind);
+        Ok(Ran::Complete(tag))
+    }
+
+    /// The statement ran to its end.
+    fn finish(&mut self, statement: &Arc<Statement>, kind: Kind) {
+        if self.transaction.state() == State::Idle {
+            self.transaction.changed_catalog = false;
+            if kind == Kind::Define {
+                // A plan that another session made between its start and its
+                // commit has seen the catalog from before.
+                self.connection.instance().catalog_changed();
+            }
+        }
+        if kind == Kind::Define || kind == Kind::Setting {
+            self.plans.clear();
+        } else if self.transaction.state() == State::Idle && statement.declared.is_empty() {
+            self.plans.keep(statement, kind);
+        }
+    }
+}
+
+/// An interrupt's error says only that there was one; the session knows why.
+fn explain(failure: Failure, stopped: Option<Stop>) -> Failure {
+    match (&failure, stopped) {
+        (Failure::Report(error), Some(stop)) if error.sqlstate == "57014" => match stop {
+            Stop::Cancel => failure,
+            Stop::ClientGone => Gone::Vanished.into(),
+            Stop::Shutdown => shutdown().into(),
+        },
+        _ => failure,
+    }
+}
+
+/// The number of rows for a tag. CREATE TABLE AS yields it as its only row.
+fn changed(rows: &mut Rows, kind: Kind) -> Result<u64, engine::Error> {
+    match rows.outcome() {
+        Outcome::Changed(count) => Ok(count),
+        _ if kind == Kind::Define => {
+            let chunk = rows.next_chunk()?;
+            let count = chunk.as_ref().and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
+            Ok(count.unwrap_or(0).unsigned_abs())
+        }
+        Outcome::Rows | Outcome::Nothing => Ok(0),
+    }
+}

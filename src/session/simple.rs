@@ -1,0 +1,61 @@
+//! The simple query protocol: a string of statements, answered one by one.
+//!
+//! Several statements in one string are one transaction, unless they say
+//! otherwise. Source: PostgreSQL manual, section 55.2.2.
+
+use std::sync::Arc;
+
+use super::error::Failure;
+use super::run::Ran;
+use super::statement::{Action, Statement};
+use super::transaction::State;
+use super::{Session, reply};
+use crate::sql;
+
+impl Session {
+    pub(super) fn simple_query(&mut self, query: &str) -> Result<(), Failure> {
+        // The simple protocol uses the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
+        let statements = sql::split(query);
+        if statements.is_empty() {
+            reply::bare(&mut self.client.output, b'I');
+        }
+        let several = statements.len() > 1;
+        for range in statements {
+            let start = range.start;
+            let statement = self.plans.get(&query[range]);
+            self.run_simple(&statement, several).map_err(|failure| match failure {
+                Failure::Report(error) => Failure::Report(error.locate(query, start)),
+                gone => gone,
+            })?;
+        }
+        if self.transaction.state() == State::Implicit {
+            self.commit()?;
+        }
+        Ok(self.ready()?)
+    }
+
+    fn run_simple(&mut self, statement: &Arc<Statement>, several: bool) -> Result<(), Failure> {
+        let tag = match &statement.action {
+            Action::Empty => return Ok(()),
+            Action::Session(command) => self.run_command(command, &[], true)?,
+            action => {
+                self.refuse_if_failed()?;
+                if several && self.transaction.state() == State::Idle {
+                    self.transaction.begin_implicit(&self.connection)?;
+                }
+                match action {
+                    Action::Copy(copy) => self.run_copy(copy)?,
+                    _ => match self.run_engine(statement, &[], &[], u64::MAX, true)? {
+                        Ran::Complete(tag) => tag,
+                        // No result has as many rows as the limit.
+                        Ran::Suspended(_) => return Ok(()),
+                    },
+                }
+            }
+        };
+        reply::command_complete(&mut self.client.output, &tag);
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! A prepared statement: its text, what kind of work it is, and its plan.
+//!
+//! The plan is DuckDB's and is made anew when it may be out of date, so that a
+//! statement can outlive schema changes, settings and, as it is only text and
+//! types, the process.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::SessionError;
+use crate::encode;
+use crate::engine::{self, Column, Connection, Kind, LogicalType, Prepared};
+use crate::sql::copy::CopyStatement;
+use crate::sql::lexer::tokens;
+use crate::sql::{self, CommandTag, SessionStatement};
+
+/// What executing a statement means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: the text is empty.
+    Empty,
+    /// The session does it itself.
+    Session(SessionStatement),
+    /// COPY from or to the client.
+    Copy(CopyStatement),
+    /// DuckDB does it.
+    Engine,
+}
+
+/// A statement that was parsed.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its text, one statement without its semicolon.
+    pub sql: String,
+    /// What it is.
+    pub action: Action,
+    /// The parameter types that the client declared; 0 is undeclared.
+    pub declared: Vec<u32>,
+    plan: Mutex<Option<Plan>>,
+}
+
+/// DuckDB's side of a statement.
+#[derive(Debug)]
+pub struct Plan {
+    /// Ready to run.
+    pub prepared: Prepared,
+    /// What it does.
+    pub kind: Kind,
+    /// How its end is announced.
+    pub tag: CommandTag,
+    /// The rows that it will yield; empty for none.
+    pub columns: Vec<Column>,
+    /// Its parameters.
+    pub parameters: Vec<Parameter>,
+    currency: Currency,
+}
+
+/// A parameter's type, for the client and for DuckDB.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// What ParameterDescription says.
+    pub oid: u32,
+    /// What DuckDB wants.
+    pub target: LogicalType,
+}
+
+/// What a plan depends on besides its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Currency {
+    /// [`engine::Instance::generation`].
+    pub catalog: u64,
+    /// [`super::settings::Settings::epoch`].
+    pub settings: u64,
+}
+
+impl Statement {
+    /// Recognises the statement at `sql`.
+    pub fn new(sql: &str, declared: Vec<u32>) -> Statement {
+        let action = match sql::classify(sql) {
+            Some(statement) => Action::Session(statement),
+            None if tokens(sql).next().is_none() => Action::Empty,
+            None => sql::copy::parse(sql).map_or(Action::Engine, Action::Copy),
+        };
+        Statement { sql: sql.to_owned(), action, declared, plan: Mutex::new(None) }
+    }
+
+    /// Its plan, made now if there is none that is current.
+    pub fn plan(
+        &self,
+        connection: &Connection,
+        currency: Currency,
+        policy: &super::Policy,
+    ) -> Result<CurrentPlan<'_>, SessionError> {
+        let mut slot = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_none_or(|plan| plan.currency != currency) {
+            let columns = slot.take().map(|plan| plan.columns);
+            let plan = Plan::make(connection, &self.sql, &self.declared, currency, policy)?;
+            if columns.is_some_and(|before| !same_row(&before, &plan.columns)) {
+                return Err(SessionError::new("0A000", "cached plan must not change result type"));
+            }
+            *slot = Some(plan);
+        }
+        Ok(CurrentPlan(slot))
+    }
+
+    /// Lets the plan go, for example because the transaction in which it was
+    /// made saw what others must not.
+    pub fn forget_plan(&self) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A plan that is up to date, held while it is used.
+#[derive(Debug)]
+pub struct CurrentPlan<'a>(MutexGuard<'a, Option<Plan>>);
+
+impl std::ops::Deref for CurrentPlan<'_> {
+    type Target = Plan;
+
+    #[allow(clippy::expect_used, reason = "Statement::plan fills the slot before it makes this value")]
+    fn deref(&self) -> &Plan {
+        self.0.as_ref().expect("a current plan is there")
+    }
+}
+
+/// Do two row descriptions say the same, as far as a client decodes by them?
+pub fn same_row(one: &[Column], other: &[Column]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| one.data_type == other.data_type && one.name == other.name)
+}
+
+impl Plan {
+    fn make(
+        connection: &Connection,
+        sql: &str,
+        declared: &[u32],
+        currency: Currency,
+        policy: &super::Policy,
+    ) -> Result<Plan, SessionError> {
+        policy.check(sql)?;
+        let mut prepared = connection.prepare(sql)?;
+        check_kind(&prepared, sql)?;
+        let count = prepared.parameter_count();
+        let deduced: Vec<LogicalType> = (0..count).map(|index| prepared.parameter_type(index)).collect();
+        let casts: Vec<Option<LogicalType>> = deduced
+            .iter()
+            .enumerate()
+            .map(|(index, deduced)| cast_for(declared.get(index).copied().unwrap_or(0), deduced))
+            .collect();
+        if casts.iter().any(Option::is_some) {
+            let with_casts = with_casts(sql, &casts);
+            prepared = connection.prepare(&with_casts).map_err(|mut error| {
+                // It points into a text that the client has not seen.
+                error.position = None;
+                error
+            })?;
+        }
+        let parameters = (0..count)
+            .map(|index| {
+                let target = casts[index].clone().unwrap_or_else(|| deduced[index].clone());
+                let oid = match declared.get(index).copied().unwrap_or(0) {
+                    0 => encode::pg_type(&target).oid,
+                    oid => oid,
+                };
+                Parameter { oid, target }
+            })
+            .collect();
+        let tag = sql::command_tag(sql);
+        let kind = prepared.kind();
+        let columns = match kind {
+            // DuckDB describes the count of changed rows as a column.
+            Kind::Modify if !has_returning(sql) => Vec::new(),
+            Kind::Define | Kind::Setting => Vec::new(),
+            Kind::Other if !tag_yields_rows(sql) => Vec::new(),
+            _ => prepared.columns(),
+        };
+        Ok(Plan { prepared, kind, tag, columns, parameters, currency })
+    }
+}
+
+/// The second look at what a statement is: this one is DuckDB's own.
+fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
+    let first = tokens(sql).next().map(|token| token.text(sql).to_ascii_uppercase()).unwrap_or_default();
+    match prepared.kind() {
+        Kind::Forbidden => Err(SessionError::new("42501", format!("{first} is not permitted"))),
+        // USE and the reading pragmas pass, and so do variables of the session.
+        Kind::Setting if first == "SET" || first == "RESET" => {
+            Err(SessionError::new("42501", "permission denied to set a parameter of the whole instance"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The type that a parameter is cast to in the statement's text: the declared
+/// one where DuckDB deduced another, and text where nobody said anything.
+fn cast_for(declared: u32, deduced: &LogicalType) -> Option<LogicalType> {
+    let wanted = encode::type_for_oid(declared);
+    match wanted {
+        // Drivers declare text for everything; what DuckDB deduced is better.
+        Some(LogicalType::Varchar) | None => (*deduced == LogicalType::Unknown).then_some(LogicalType::Varchar),
+        // The declaration says nothing about precision.
+        Some(LogicalType::Decimal { .. }) if matches!(deduced, LogicalType::Decimal { .. }) => None,
+        Some(wanted) => (wanted != *deduced).then_some(wanted),
+    }
+}
+
+fn with_casts(sql: &str, casts: &[Option<LogicalType>]) -> String {
+    let mut text = String::with_capacity(sql.len() + 32);
+    let mut copied = 0;
+    for token in tokens(sql) {
+        let cast = token.parameter(sql).and_then(|number| casts.get(number.checked_sub(1)?)?.as_ref());
+        if let Some(cast) = cast {
+            text.push_str(&sql[copied..token.start]);
+            text.push_str(&format!("CAST({} AS {})", token.text(sql), encode::sql_name(cast)));
+            copied = token.end;
+        }
+    }
+    text.push_str(&sql[copied..]);
+    text
+}
+
+fn has_returning(sql: &str) -> bool {
+    tokens(sql).any(|token| token.is(sql, "RETURNING"))
+}
+
+/// CALL and EXECUTE may yield rows, COPY of files and CHECKPOINT do not.
+fn tag_yields_rows(sql: &str) -> bool {
+    let first = tokens(sql).next();
+    first.is_some_and(|token| ["CALL", "EXECUTE", "PRAGMA"].iter().any(|word| token.is(sql, word)))
+}
+
+/// Plans of simple queries by their text, so that the same statement sent again
+/// is not planned again. Safe because a plan whose [`Currency`] has passed is
+/// made anew.
+#[derive(Debug, Default)]
+pub struct PlanCache {
+    entries: Vec<Arc<Statement>>,
+}
+
+impl PlanCache {
+    const ENTRIES: usize = 32;
+    const LONGEST: usize = 4096;
+
+    /// The statement with this text: a known one, or a new one.
+    pub fn get(&mut self, sql: &str) -> Arc<Statement> {
+        if let Some(at) = self.entries.iter().position(|entry| entry.sql == sql) {
+            // Most recently used first.
+            self.entries[..=at].rotate_right(1);
+            return self.entries[0].clone();
+        }
+        Arc::new(Statement::new(sql, Vec::new()))
+    }
+
+    /// Keeps a statement that ran, if it is of a kind that comes again.
+    pub fn keep(&mut self, statement: &Arc<Statement>, kind: engine::Kind) {
+        let known = self.entries.first().is_some_and(|first| Arc::ptr_eq(first, statement));
+        if known || statement.sql.len() > Self::LONGEST || !matches!(kind, Kind::Select | Kind::Modify) {
+            return;
+        }
+        self.entries.truncate(Self::ENTRIES - 1);
+        self.entries.insert(0, statement.clone());
+    }
+
+    /// Forgets all plans.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}

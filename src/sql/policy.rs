@@ -1,0 +1,189 @@
+//! What a client may not say, whatever the engine would make of it.
+//!
+//! Inside an instance DuckDB knows no privileges, and its own locks on files
+//! give way to a `COPY … TO '<the database file>'`. So statements are refused by
+//! their kind and by their target before the engine sees them. DuckDB's settings
+//! (no external access, locked configuration) are the second wall behind this.
+
+use super::classify::literal_value;
+use super::lexer::{Kind, Token, tokens};
+
+/// Why a statement is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The command exists, and is not for clients.
+    #[error("{0} is not permitted")]
+    Command(&'static str),
+    /// A function or pragma that reaches beyond the session.
+    #[error("permission denied for function {0}")]
+    Function(String),
+    /// COPY to or from a file outside the permitted directories.
+    #[error("permission denied to access file \"{0}\"")]
+    File(String),
+}
+
+/// Commands by their first words. The reason is the same for all of them: they
+/// change what the process has open, for everyone who uses the database.
+const COMMANDS: [(&[&str], &str); 8] = [
+    (&["ATTACH"], "ATTACH"),
+    (&["DETACH"], "DETACH"),
+    (&["LOAD"], "LOAD"),
+    (&["INSTALL"], "INSTALL"),
+    (&["FORCE", "INSTALL"], "INSTALL"),
+    (&["UPDATE", "EXTENSIONS"], "UPDATE EXTENSIONS"),
+    (&["EXPORT"], "EXPORT DATABASE"),
+    (&["IMPORT"], "IMPORT DATABASE"),
+];
+
+/// Functions that change the instance for everyone, or write to the worker's
+/// own output.
+const FUNCTIONS: [&str; 12] = [
+    "enable_logging",
+    "disable_logging",
+    "set_log_level",
+    "truncate_duckdb_logs",
+    "write_log",
+    "enable_peg_parser",
+    "disable_peg_parser",
+    "enable_profiling",
+    "enable_profile",
+    "disable_optimizer",
+    "add_parquet_key",
+    "getenv",
+];
+
+/// Pragmas that only read.
+const READING_PRAGMAS: [&str; 10] = [
+    "table_info",
+    "show_tables",
+    "show_tables_expanded",
+    "database_list",
+    "show_databases",
+    "database_size",
+    "version",
+    "platform",
+    "storage_info",
+    "functions",
+];
+
+/// Decides on one statement. `file_access` lists the directories that SQL may
+/// read and write.
+pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusal> {
+    let all: Vec<Token> = tokens(sql).collect();
+    for (words, name) in COMMANDS {
+        let fits = words.iter().enumerate().all(|(at, word)| all.get(at).is_some_and(|token| token.is(sql, word)));
+        if fits {
+            return Err(Refusal::Command(name));
+        }
+    }
+    let starts = |word: &str| all.first().is_some_and(|token| token.is(sql, word));
+    if starts("PRAGMA") {
+        let name = all.get(1).map(|token| super::identifier(token.text(sql)).to_lowercase()).unwrap_or_default();
+        if !READING_PRAGMAS.contains(&name.as_str()) {
+            return Err(Refusal::Function(name));
+        }
+    }
+    if starts("COPY") {
+        check_copy(sql, &all, file_access)?;
+    }
+    for pair in all.windows(2) {
+        if pair[0].is_name() && pair[1].text(sql) == "(" {
+            let name = super::identifier(pair[0].text(sql)).to_lowercase();
+            if FUNCTIONS.contains(&name.as_str()) {
+                return Err(Refusal::Function(name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// COPY names its file right behind a TO or FROM outside parentheses; COPY FROM
+/// DATABASE copies whole databases.
+fn check_copy(sql: &str, all: &[Token], file_access: &[std::path::PathBuf]) -> Result<(), Refusal> {
+    let mut depth = 0_i32;
+    for pair in all.windows(2) {
+        match pair[0].text(sql) {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        if depth != 0 || !(pair[0].is(sql, "TO") || pair[0].is(sql, "FROM")) {
+            continue;
+        }
+        if pair[1].is(sql, "DATABASE") {
+            return Err(Refusal::Command("COPY FROM DATABASE"));
+        }
+        if pair[1].is(sql, "STDIN") || pair[1].is(sql, "STDOUT") {
+            continue;
+        }
+        let file = match pair[1].kind {
+            Kind::String => literal_value(&pair[1], sql).unwrap_or_default(),
+            // DuckDB takes `COPY t TO (expression)` and a bare name as well.
+            _ => pair[1].text(sql).to_owned(),
+        };
+        if pair[1].kind != Kind::String || !is_inside(&file, file_access) {
+            return Err(Refusal::File(file));
+        }
+    }
+    Ok(())
+}
+
+/// Is `file` an absolute path below one of `directories`, by its text alone?
+/// Links that lead out are DuckDB's to refuse, which resolves them.
+fn is_inside(file: &str, directories: &[std::path::PathBuf]) -> bool {
+    let path = std::path::Path::new(file);
+    let plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
+    plain && directories.iter().any(|directory| path.starts_with(directory) && path != directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(sql: &str) -> bool {
+        check(sql, &["/srv/exchange".into()]).is_err()
+    }
+
+    #[test]
+    fn commands_that_change_what_the_process_has_open_are_refused() {
+        for sql in [
+            "attach 'x.db'",
+            "/* hi */ DETACH other",
+            "load httpfs",
+            "force install httpfs",
+            "export database '/srv/exchange/x'",
+            "copy from database a to b",
+            "pragma memory_limit='1TB'",
+            "pragma enable_profiling",
+            "call enable_logging('x')",
+            "select * from \"enable_logging\" ('x')",
+            "select getenv('HOME')",
+        ] {
+            assert!(refused(sql), "{sql}");
+        }
+        for sql in ["select 1", "pragma table_info('t')", "call pragma_version()", "select attach from t"] {
+            assert!(!refused(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn copy_reaches_only_files_in_the_permitted_directories() {
+        for sql in [
+            "copy t to '/data/x.duckdb'",
+            "copy (select 'x') to 'relative.csv'",
+            "copy t from '/srv/exchange/../secret'",
+            "copy t to '/srv/exchange'",
+            "copy t to x",
+            "copy t to ('/data/' || 'x')",
+        ] {
+            assert!(refused(sql), "{sql}");
+        }
+        for sql in [
+            "copy t to '/srv/exchange/x.parquet' (format parquet)",
+            "copy t from stdin",
+            "copy (select a from t) to stdout",
+        ] {
+            assert!(!refused(sql), "{sql}");
+        }
+    }
+}

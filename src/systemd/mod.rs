@@ -1,0 +1,3 @@
+//! What systemd and a service tell each other.
+
+pub mod activation;

@@ -1,0 +1,122 @@
+//! From an offered session to its end: threads for the busy, none for the idle.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::registry::{Full, Place};
+use super::Worker;
+use crate::handoff::{Incoming, Listener, Offer, Reason};
+use crate::session::{Gone, Pause, Session, SessionError};
+
+/// How long a sender may take for its message once it has connected.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes in what is offered on the handoff socket, for as long as that works.
+pub(super) async fn intake(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
+    let senders = [0, nix::unistd::geteuid().as_raw()];
+    let listener = Listener::from_fd(socket, &senders)?;
+    loop {
+        let incoming = listener.accept().await?;
+        tokio::spawn(receive(worker.clone(), incoming));
+    }
+}
+
+async fn receive(worker: Arc<Worker>, incoming: Incoming) {
+    let offer = match incoming.receive(PATIENCE).await {
+        Ok(offer) => offer,
+        Err(error) => return tracing::warn!(%error, "a handoff was not understood"),
+    };
+    let backend_id = offer.session.state.backend_id;
+    let refused = match worker.registry.reserve(backend_id) {
+        Ok(place) => return admit(worker, offer, place).await,
+        Err(Full::InUse) => offer.refuse(Reason::BackendIdInUse, "the backend id is in use").await,
+        Err(Full::Draining) => offer.refuse(Reason::Draining, "the worker is being drained").await,
+    };
+    if let Err(error) = refused {
+        tracing::warn!(%error, "a refusal did not reach the control plane");
+    }
+}
+
+async fn admit(worker: Arc<Worker>, offer: Offer, place: Place) {
+    let session = match offer.accept().await {
+        Ok(session) => session,
+        Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
+    };
+    let (socket, state) = (session.socket, session.state);
+    tracing::debug!(backend = state.backend_id, user = state.user, database = state.database, "session begins");
+    let opened = worker.databases.open(&state.database, state.create_database).await;
+    let policy = worker.policy.clone();
+    let started = tokio::task::spawn_blocking(move || {
+        let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
+        match connection {
+            Ok(connection) => Session::start(socket, state, connection, policy),
+            Err(error) => {
+                Session::refuse(socket, state, &error);
+                Err(Gone::Ended(error))
+            }
+        }
+    });
+    match started.await {
+        Ok(Ok(session)) => {
+            place.fill(session.handle().clone());
+            if let Err(error) = worker.watch.add(session.socket(), session.handle().backend_id()) {
+                tracing::warn!(%error, "a client that vanishes will not be noticed");
+            }
+            let id = session.handle().backend_id();
+            let end = drive(&worker, session).await;
+            tracing::debug!(backend = id, end, "session is over");
+        }
+        Ok(Err(gone)) => tracing::debug!(%gone, "a session did not begin"),
+        Err(_) => tracing::error!("a session panicked before it began"),
+    }
+    drop(place);
+}
+
+/// Runs a session to its end.
+async fn drive(worker: &Worker, mut session: Session) -> String {
+    loop {
+        let run = tokio::task::spawn_blocking(move || {
+            let pause = session.run();
+            // What a session leaves behind (its connection, a result) takes time
+            // to take down, and does not belong on the runtime's threads.
+            match pause {
+                Pause::Idle => Ok(session),
+                Pause::Over(gone) => {
+                    let gone = gone.to_string();
+                    drop(session);
+                    Err(gone)
+                }
+            }
+        });
+        session = match run.await {
+            Ok(Ok(session)) => session,
+            Ok(Err(gone)) => return gone,
+            Err(_) => return "a panic".to_owned(),
+        };
+        session = match park(worker, session).await {
+            Ok(session) => session,
+            Err(error) => return error.to_string(),
+        };
+    }
+}
+
+/// Waits until the client has something to say, or the worker has.
+async fn park(worker: &Worker, session: Session) -> io::Result<Session> {
+    if worker.registry.is_draining() {
+        return Ok(session);
+    }
+    // SAFETY: the borrowed socket stays open and the same for as long as `socket`
+    // lives, because the session it belongs to is held here and not touched.
+    let socket = unsafe { AsyncFd::register_with_interest(session.socket(), Interest::READABLE) }?;
+    tokio::select! {
+        ready = socket.readable() => ready.map(drop)?,
+        () = worker.registry.draining() => {}
+    }
+    drop(socket);
+    Ok(session)
+}
