@@ -135,7 +135,8 @@ fn type_name(oid: u32) -> String {
         20 => "int8".into(),
         21 => "int2".into(),
         23 => "int4".into(),
-        25 => "text".into(),
+        // DuckDB has one type for both.
+        25 | 1043 => "text".into(),
         701 => "float8".into(),
         1082 => "date".into(),
         1700 => "numeric".into(),

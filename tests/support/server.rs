@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use nix::sys::signal::{Signal, kill};
@@ -90,6 +91,7 @@ impl Server {
             .arg(home.path())
             // These tests log in wrongly and often, all from one address.
             .args(["--max-failed-attempts", "0", "--max-connections-per-ip", "0"])
+            .args(["--shutdown-timeout", "5s"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -236,14 +238,19 @@ impl Server {
     }
 
     /// Asks the server to stop, now rather than after the last client, and waits.
+    #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        eventually("the server has stopped", || self.process.try_wait().unwrap())
+    }
+
+    fn ask_to_stop(&self) {
         let signal = match self.kind {
             Kind::Duckgres => Signal::SIGTERM,
             // "Fast shutdown"; SIGTERM would wait for the clients.
             Kind::Postgres => Signal::SIGINT,
         };
         self.signal(signal);
-        eventually("the server has stopped", || self.process.try_wait().unwrap())
     }
 
     /// The processes of this server: itself and all its descendants.
@@ -304,12 +311,25 @@ extern "C" fn stop_shared() {
     // SAFETY: `shared()` leaked this box, nobody else is left to use it: the
     // tests are over, and this runs once.
     let mut server = unsafe { Box::from_raw(std::ptr::from_ref(shared).cast_mut()) };
-    let status = server.stop();
+    server.ask_to_stop();
+    // Nothing may panic here: there is no test left to catch it.
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        match server.process.try_wait() {
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(25)),
+            Ok(Some(status)) => break status.to_string(),
+            Ok(None) => {
+                server.process.kill().ok();
+                break format!("still running {PATIENCE:?} after it was asked to stop");
+            }
+            Err(error) => break error.to_string(),
+        }
+    };
     let log = server.log();
-    drop(fs::remove_dir_all(server.home.path()));
+    fs::remove_dir_all(server.home.path()).ok();
     std::mem::forget(server);
-    if !status.success() || log.contains("panicked at") {
-        eprintln!("the shared server was not well ({status}); its log:\n{log}");
+    if ended != "exit status: 0" || log.contains("panicked at") {
+        eprintln!("the shared server was not well ({ended}); its log:\n{log}");
         // SAFETY: ends the process without running further handlers.
         unsafe { libc::_exit(101) };
     }

@@ -105,7 +105,7 @@ fn a_client_that_vanishes_stops_its_query() {
         session.execute("begin; update dis_vanish set v = 1");
         session.send(&query(ENDLESS));
         session.vanish();
-        eventually("the query of the vanished client ended, and its transaction", || {
+        eventually(&format!("the query of the client that vanished from {transport:?} ends, and its transaction"), || {
             // PostgreSQL waits for the row, DuckDB reports a conflict.
             let transcript = other.query("update dis_vanish set v = 2");
             (transcript == ["CommandComplete UPDATE 1", "ReadyForQuery I"]).then_some(())

@@ -1,19 +1,17 @@
 //! Execute with a row limit: exact counts, whatever the size of the chunks in
 //! which the engine delivers (2,048 rows in DuckDB).
 
-use super::INT4;
 use crate::support::message::*;
 use crate::support::{Server, Session, Transport};
 
 /// Executes a portal of `total` rows over and over with that limit and expects
 /// the protocol's answers to the row.
 fn drain(session: &mut Session, total: usize, limit: i32, results: &[i16]) {
-    let count = total.to_string();
-    let bound = Bind { portal: "p", values: &[Some(count.as_bytes())], results, ..Bind::default() };
+    let bound = Bind { portal: "p", results, ..Bind::default() };
     session.execute("begin");
     assert_eq!(
         session.run(&[
-            parse_as("", "select i as a from generate_series(1, $1) g(i) order by i", &[INT4]),
+            parse_statement("", &format!("select i as a from generate_series(1, {total}) g(i) order by i")),
             bound.message(),
             sync()
         ]),
@@ -27,12 +25,13 @@ fn drain(session: &mut Session, total: usize, limit: i32, results: &[i16]) {
         let case = format!("{total} rows, {limit} at a time, from row {next}");
         assert_eq!(transcript.len(), rows + 2, "{case}: {:?}", transcript.last_chunk::<2>());
         for (row, answer) in (next..).zip(&transcript[..rows]) {
-            let expected = match results {
-                [1] => format!("DataRow \\x{row:08x}"),
-                _ => format!("DataRow {row}"),
+            // A binary integer reads as a hexadecimal number, if it is not printable by chance.
+            let binary = format!("{row:x}");
+            let right = match results {
+                [1] => answer.ends_with(&binary) || !answer.starts_with("DataRow \\x"),
+                _ => *answer == format!("DataRow {row}"),
             };
-            // Binary integers look like text where all their bytes are printable.
-            assert!(*answer == expected || results == [1], "{case}: {answer} instead of {expected}");
+            assert!(right, "{case}: {answer} instead of {row}");
         }
         next += rows;
         if rows == chunk {

@@ -170,6 +170,28 @@ fn a_parameter_of_megabytes_comes_back_unchanged() {
 }
 
 #[test]
+fn a_table_function_takes_parameters_too() {
+    let transcript = Session::new().run(&[
+        parse_as("", "select i as a from generate_series(1, $1) g(i)", &[INT4]),
+        bind("", "", &["3"]),
+        execute("", 0),
+        sync(),
+    ]);
+    assert_eq!(
+        transcript,
+        [
+            "ParseComplete",
+            "BindComplete",
+            "DataRow 1",
+            "DataRow 2",
+            "DataRow 3",
+            "CommandComplete SELECT 3",
+            "ReadyForQuery I"
+        ]
+    );
+}
+
+#[test]
 fn a_simple_query_has_no_parameters() {
     assert_eq!(Session::new().query("select $1 as a"), ["Error 42P02", "ReadyForQuery I"]);
 }

@@ -117,6 +117,7 @@ fn errors_carry_the_sqlstate_that_drivers_look_for() {
     let mut session = Session::new();
     session.execute("create table simple_states (i int primary key, j int not null, k int check (k > 0))");
     session.execute("insert into simple_states values (1, 1, 1)");
+    session.execute("create schema simple_states_s");
     for (sql, state) in [
         ("select * from nosuch", "42P01"),
         ("select nosuch from simple_states", "42703"),
@@ -124,7 +125,7 @@ fn errors_carry_the_sqlstate_that_drivers_look_for() {
         ("selec 1", "42601"),
         ("select * from nosuch.nosuch", "42P01"),
         ("create table simple_states (i int)", "42P07"),
-        ("create schema public", "42P06"),
+        ("create schema simple_states_s", "42P06"),
         ("select cast('x' as int)", "22P02"),
         ("select cast(40000 as smallint)", "22003"),
         ("select cast('2024-02-30' as date)", "22008"),
@@ -152,12 +153,12 @@ fn every_kind_of_statement_has_the_tag_that_postgresql_gives_it() {
         ("delete from simple_tags where i = 1", "DELETE 1"),
         ("create table simple_tags_2 as select * from simple_tags", "SELECT 2"),
         ("create view simple_tags_v as select * from simple_tags", "CREATE VIEW"),
-        ("create index simple_tags_i on simple_tags (i)", "CREATE INDEX"),
+        ("create index simple_tags_i on simple_tags_2 (i)", "CREATE INDEX"),
         ("create schema simple_tags_s", "CREATE SCHEMA"),
         ("create sequence simple_tags_q", "CREATE SEQUENCE"),
         ("drop index simple_tags_i", "DROP INDEX"),
-        ("alter table simple_tags_2 add column j int", "ALTER TABLE"),
         ("truncate simple_tags_2", "TRUNCATE TABLE"),
+        ("alter table simple_tags_2 add column j int", "ALTER TABLE"),
         ("drop view simple_tags_v", "DROP VIEW"),
         ("drop schema simple_tags_s", "DROP SCHEMA"),
         ("drop sequence simple_tags_q", "DROP SEQUENCE"),
