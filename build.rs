@@ -59,7 +59,7 @@ fn link(library: &Path, link: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     match fs::remove_file(link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => std::os::unix::fs::symlink(library, link),
     }
 }

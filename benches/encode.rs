@@ -32,8 +32,14 @@ const SIX: &str = "create table six as select \
 
 const TABLES: &[(&str, &str)] = &[
     ("six", SIX),
-    ("random_doubles", "create table random_doubles as select random() as a from range(4000000)"),
-    ("bigints", "create table bigints as select i * 1234567 as a from range(4000000) t(i)"),
+    (
+        "random_doubles",
+        "create table random_doubles as select random() as a from range(4000000)",
+    ),
+    (
+        "bigints",
+        "create table bigints as select i * 1234567 as a from range(4000000) t(i)",
+    ),
     (
         "with_nulls",
         "create table with_nulls as select case when i % 3 > 0 then i end as a, case when i % 5 > 0 then \
@@ -51,7 +57,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ffi::duckdb_connect(database, &mut connection);
     }
     run(connection, "set threads = 1", |_, _| Ok(()))?;
-    let settings = Settings { time_zone: jiff::tz::TimeZone::get("Europe/Berlin")?, ..Settings::default() };
+    let settings = Settings {
+        time_zone: jiff::tz::TimeZone::get("Europe/Berlin")?,
+        ..Settings::default()
+    };
     for (table, create) in TABLES {
         run(connection, create, |_, _| Ok(()))?;
         let query = format!("select * from {table}");
@@ -62,16 +71,24 @@ fn main() -> Result<(), Box<dyn Error>> {
                 if encoder.is_none() {
                     encoder = Some(RowEncoder::new(types, &[format], &settings)?);
                 }
-                let Some(encoder) = &mut encoder else { return Ok(()) };
+                let Some(encoder) = &mut encoder else {
+                    return Ok(());
+                };
                 Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
             })?;
         }
         let mut encoder = None;
         measure(table, "copy text", connection, &query, |types, chunk, out| {
             if encoder.is_none() {
-                encoder = Some(CopyEncoder::new(types, CopyOptions::new(CopyFormat::Text), &settings)?);
+                encoder = Some(CopyEncoder::new(
+                    types,
+                    CopyOptions::new(CopyFormat::Text),
+                    &settings,
+                )?);
             }
-            let Some(encoder) = &mut encoder else { return Ok(()) };
+            let Some(encoder) = &mut encoder else {
+                return Ok(());
+            };
             Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
         })?;
         run(connection, &format!("drop table {table}"), |_, _| Ok(()))?;
@@ -131,13 +148,17 @@ fn run(
     unsafe {
         let mut statement = ptr::null_mut();
         if ffi::duckdb_prepare(connection, text.as_ptr(), &mut statement) != ffi::duckdb_state_DuckDBSuccess {
-            return Err(CStr::from_ptr(ffi::duckdb_prepare_error(statement)).to_string_lossy().into());
+            return Err(CStr::from_ptr(ffi::duckdb_prepare_error(statement))
+                .to_string_lossy()
+                .into());
         }
         let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
         let state = ffi::duckdb_execute_prepared_streaming(statement, result.as_mut_ptr());
         let mut result = result.assume_init();
         if state != ffi::duckdb_state_DuckDBSuccess {
-            return Err(CStr::from_ptr(ffi::duckdb_result_error(&mut result)).to_string_lossy().into());
+            return Err(CStr::from_ptr(ffi::duckdb_result_error(&mut result))
+                .to_string_lossy()
+                .into());
         }
         let types: Vec<LogicalType> = (0..ffi::duckdb_column_count(&mut result))
             .map(|index| {

@@ -1,5 +1,7 @@
 //! What both binaries do first.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Makes this process leave no core dump and refuse to be traced by others of
@@ -14,5 +16,6 @@ pub fn keep_secrets_out_of_core_dumps() {
 /// `level` is a level or a filter as tracing_subscriber understands it.
 pub fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             .build()?;
         runtime.block_on(worker::run(config, sockets))?;
         // A statement that does not stop must not hold up the process.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        runtime.shutdown_background();
         Ok(())
     };
     match run() {

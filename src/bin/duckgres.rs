@@ -1,66 +1,57 @@
 //! The control plane and the operator's tool.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use duckgres::config::cli::{self, Action};
-use duckgres::config::{Config, Flags};
+use duckgres::config::{self, Config};
 use duckgres::control::{self, Ended};
+use duckgres::process;
+
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    match cli::parse() {
-        Action::Run(flags) => run(&flags),
-        Action::CheckConfig(flags) => check(&flags),
-        Action::Settings => {
-            print!("{}", duckgres::config::reference());
-            ExitCode::SUCCESS
-        }
+    let outcome = match cli::parse() {
+        Action::Run(flags) => Config::load(&flags).map_err(Into::into).and_then(run),
+        Action::CheckConfig(flags) => Config::load(&flags).map_err(Into::into).and_then(check),
+        Action::Settings => say(&config::reference()),
+    };
+    outcome.unwrap_or_else(|error| {
+        error
+            .to_string()
+            .lines()
+            .for_each(|line| eprintln!("duckgres: {line}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(config: Config) -> Outcome {
+    process::keep_secrets_out_of_core_dumps();
+    process::log_to_stderr(&config.settings.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match runtime.block_on(control::run(config))? {
+        Ended::Drained => Ok(ExitCode::SUCCESS),
+        Ended::Forced => Ok(ExitCode::FAILURE),
     }
 }
 
-fn run(flags: &Flags) -> ExitCode {
-    let config = match Config::load(flags) {
-        Ok(config) => config,
-        Err(problems) => return fail(problems),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(&config.settings.log_level)
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(error),
-    };
-    match runtime.block_on(control::run(config)) {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Forced) => ExitCode::FAILURE,
-        Err(error) => fail(error),
-    }
-}
-
-fn check(flags: &Flags) -> ExitCode {
-    let config = match Config::load(flags) {
-        Ok(config) => config,
-        Err(problems) => return fail(problems),
-    };
+fn check(config: Config) -> Outcome {
     config
         .notes
         .iter()
         .for_each(|note| eprintln!("duckgres: note: {note}"));
     let problems = control::check(&config);
-    if problems.is_empty() {
-        println!("The configuration is valid.");
-        return ExitCode::SUCCESS;
-    }
     problems
         .iter()
         .for_each(|problem| eprintln!("duckgres: {problem}"));
-    ExitCode::FAILURE
+    match problems.is_empty() {
+        true => say("The configuration is valid.\n"),
+        false => Ok(ExitCode::FAILURE),
+    }
 }
 
-fn fail(error: impl std::fmt::Display) -> ExitCode {
-    error
-        .to_string()
-        .lines()
-        .for_each(|line| eprintln!("duckgres: {line}"));
-    ExitCode::FAILURE
+/// Whoever closes the pipe has read enough.
+fn say(text: &str) -> Outcome {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
 }

@@ -145,6 +145,12 @@ impl Config {
                 "must be error, warn, info, debug, trace, or a list of part=level".into(),
             );
         }
+        if settings.worker_id.get() > 1023 {
+            wrong("worker_id", "must be a whole number from 1 to 1023".into());
+        }
+        if settings.authentication_timeout.is_zero() {
+            wrong("authentication_timeout", "must be more than 0".into());
+        }
         for directory in &settings.file_access {
             match directory.canonicalize() {
                 Ok(real) if !real.is_dir() => wrong(

@@ -73,7 +73,8 @@ macro_rules! settings {
 
 settings! {
     /// What this process is: `standalone` needs no configuration and runs its
-    /// worker itself; `control-plane` expects users and a certificate.
+    /// worker itself; `control-plane` expects users and a certificate; `worker`
+    /// is one worker, which inherits its sockets as systemd passes them.
     "mode" => mode: Mode { env: "DUCKGRES_MODE", flag: "mode", default: "standalone" }
 
     /// Where to listen: IP addresses, host names, `localhost` for both loopback
@@ -200,6 +201,9 @@ settings! {
         env: "DUCKGRES_WORKER_BINARY", flag: "worker-binary",
         default: "" or "duckgres-worker beside this program, or in ../libexec, ../lib/duckgres or $PATH",
     }
+
+    /// The number of the worker that mode `worker` starts, 1 to 1023.
+    "worker_id" => worker_id: NonZeroU32 { env: "DUCKGRES_WORKER_ID", flag: "worker-id", default: "1" }
 
     /// What is logged to standard error: error, warn, info, debug, trace, or
     /// such levels for parts of the program (`info,duckgres::control=debug`).

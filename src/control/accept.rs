@@ -7,7 +7,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tracing::{debug, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
 
 use super::connection::{Front, serve};
 use super::socket::Socket;
@@ -43,14 +44,19 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Accepts until the server stops. A panic in a connection's task ends that
-/// connection; when the doorway is full, clients wait in the kernel's queue.
+/// How long connections may take to say goodbye when the server stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Accepts until the server stops, then waits until every connection is handed
+/// over or has been told. A panic in a connection's task ends that connection;
+/// when the doorway is full, clients wait in the kernel's queue.
 pub async fn accept(
     listener: Listener,
     front: Arc<Front>,
     doorway: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = async {
@@ -58,18 +64,24 @@ pub async fn accept(
                 let place = doorway.clone().acquire_owned().await.ok();
                 (listener.accept().await, place)
             } => accepted,
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "a connection was lost to a defect");
+                }
+                continue;
+            }
+            _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         match accepted {
             (Ok(socket), place) => {
                 let front = front.clone();
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     serve(front, socket).await;
                     drop(place);
                 });
             }
             (Err(error), _) if is_transient(&error) => {
-                debug!(%error, "a connection was gone before it was accepted")
+                debug!(%error, "a connection was gone before it was accepted");
             }
             (Err(error), _) => {
                 // Out of descriptors or memory: connections that end make room.
@@ -78,6 +90,9 @@ pub async fn accept(
             }
         }
     }
+    drop(listener);
+    let farewells = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(FAREWELL, farewells).await;
 }
 
 /// Errors of one connection rather than of the listener (accept(2), ERRORS).

@@ -59,11 +59,10 @@ pub async fn serve(front: Arc<Front>, socket: Socket) {
     match admitted {
         Ok(Admitted::Session(startup, facts, ticket)) => {
             let (user, database) = (startup.user.clone(), startup.database.clone());
-            match hand_over(&front.pool, wire, *startup, facts).await {
+            match hand_over(&front.pool, wire, *startup, facts, ticket).await {
                 Ok(backend_id) => info!(%peer, user, database, backend_id, "connected"),
                 Err((wire, end)) => refuse(wire, end, &peer).await,
             }
-            drop(ticket);
         }
         Ok(Admitted::Cancel(request)) => {
             cancel::forward(&front.pool, request).await;

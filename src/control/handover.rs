@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::admission::Ticket;
 use super::fatal::{End, Fatal};
 use super::negotiate::TlsFacts;
-use super::pool::Pool;
+use super::pool::{Pool, Worker};
 use super::socket::Socket;
 use super::startup::Startup;
 use super::wire::{Parts, Wire};
@@ -33,7 +34,13 @@ type Failure = (Option<Wire>, End);
 
 /// Hands the session over; gives its backend id, or the connection back with
 /// the reason.
-pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFacts) -> Result<i32, Failure> {
+pub async fn hand_over(
+    pool: &Pool,
+    wire: Wire,
+    startup: Startup,
+    facts: TlsFacts,
+    ticket: Ticket,
+) -> Result<i32, Failure> {
     let worker = pool.place(&startup.database);
     if !worker.ready(READY_WITHIN).await {
         return Err((
@@ -51,7 +58,7 @@ pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFact
     let minor = startup.minor();
     let cancel_key =
         CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
-    let mut session = Session {
+    let session = Session {
         socket: socket.into_fd().map_err(|error| (None, error.into()))?,
         state: SessionState {
             backend_id: worker.ids.next(),
@@ -66,11 +73,22 @@ pub async fn hand_over(pool: &Pool, wire: Wire, startup: Startup, facts: TlsFact
             peer,
         },
     };
+    // From now on the place is counted among the worker's sessions.
+    worker.expect_session();
+    drop(ticket);
+    let outcome = offer(worker, session, address).await;
+    if outcome.is_err() {
+        worker.expect_no_session();
+    }
+    outcome
+}
+
+async fn offer(worker: &Worker, session: Session, address: Option<SocketAddr>) -> Result<i32, Failure> {
+    let mut session = session;
     for _ in 0..ID_ATTEMPTS {
         let backend_id = session.state.backend_id;
         match handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await {
             Ok(()) => {
-                worker.handed_over();
                 return Ok(backend_id);
             }
             Err(OfferError::Refused {

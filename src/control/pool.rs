@@ -65,9 +65,18 @@ impl Worker {
         self.report.borrow().clone()
     }
 
-    /// Notes that the worker has one session more than it has reported.
-    pub fn handed_over(&self) {
+    /// Counts a session that is being handed over, until a report counts it.
+    pub fn expect_session(&self) {
         self.uncounted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes back an [`Worker::expect_session`] for a session that did not come.
+    pub fn expect_no_session(&self) {
+        let less = |count: u32| count.checked_sub(1);
+        // A report in between has forgotten it already.
+        let _ = self
+            .uncounted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     fn sessions(&self) -> u32 {
@@ -130,6 +139,7 @@ async fn watch_health(worker: std::sync::Weak<Worker>) {
             }
         }
         let Some(worker) = worker.upgrade() else { return };
+        worker.uncounted.store(0, Ordering::Relaxed);
         worker.report.send_replace(None);
         drop(worker);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,6 +1,7 @@
 //! From a configuration to a running server, and to its end.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::pool::{Pool, Worker};
 use super::sockets::WorkerSockets;
 use super::standalone::{self, psql_command};
 use super::supervise::{Program, Supervisor, find_program};
-use crate::config::{Config, TlsMode, WorkerConfig};
+use crate::config::{Config, Mode, TlsMode, WorkerConfig};
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub fn check(config: &Config) -> Vec<StartError> {
 
 /// Runs the server until SIGINT or SIGTERM; a second signal cuts the drain short.
 pub async fn run(config: Config) -> Result<Ended, StartError> {
+    if config.settings.mode == Mode::Worker {
+        return Err(become_worker(&config));
+    }
     let mut signals = Signals::new()?;
     raise_descriptor_limit();
     config.notes.iter().for_each(|note| warn!("{note}"));
@@ -129,6 +133,20 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     }
     info!("stopped");
     Ok(ended)
+}
+
+/// Goes on as the worker's program, which keeps this process's sockets. Comes
+/// back only with the reason why not.
+fn become_worker(config: &Config) -> StartError {
+    let path = match find_program(config.settings.worker_binary.as_deref()) {
+        Ok(path) => path,
+        Err(error) => return error,
+    };
+    // Checked with the rest of the configuration.
+    let id = u16::try_from(config.settings.worker_id.get()).unwrap_or(u16::MAX);
+    let arguments = WorkerConfig::new(id, config).to_args();
+    let source = std::process::Command::new(&path).args(arguments).exec();
+    StartError::Spawn { path, source }
 }
 
 /// The Unix socket where it was asked for; otherwise in the user's runtime

@@ -80,7 +80,9 @@ impl Supervisor {
     /// Ends the process: its standard input closes, it drains and exits. One
     /// that does not is killed. Also ends the sockets.
     pub async fn stop(&mut self) {
-        self.stop.send_replace(Stop::WhenDone);
+        self.stop.send_if_modified(|stop| {
+            *stop == Stop::No && std::mem::replace(stop, Stop::WhenDone) == Stop::No
+        });
         let _ = (&mut self.task).await;
     }
 

@@ -20,6 +20,8 @@ pub enum EncodeError {
     RowTooLarge,
     #[error("invalid input syntax for type {kind}: \"{text}\"")]
     InvalidText { kind: &'static str, text: String },
+    #[error("invalid hexadecimal data: \"{0}\"")]
+    InvalidHex(String),
     #[error("malformed array literal: \"{0}\"")]
     MalformedArray(String),
     #[error("incorrect binary data format for type {0}")]
@@ -62,22 +64,31 @@ impl EncodeError {
             Self::DatetimeFieldOutOfRange(_) | Self::DatetimeOutOfRange(_) => "22008",
             Self::IntervalOutOfRange(_) => "22015",
             Self::ZoneDisplacement(_) => "22009",
-            Self::UnknownTimeZone(_) | Self::CopyOption(_) => "22023",
+            Self::UnknownTimeZone(_) | Self::CopyOption(_) | Self::InvalidHex(_) => "22023",
             Self::InvalidUtf8(_) => "22021",
             Self::Copy { .. } => "22P04",
         }
     }
 
     pub(super) fn invalid_text(kind: &'static str, text: &str) -> Self {
-        Self::InvalidText { kind, text: excerpt(text) }
+        Self::InvalidText {
+            kind,
+            text: excerpt(text),
+        }
     }
 
     pub(super) fn out_of_range(kind: &'static str, text: &str) -> Self {
-        Self::OutOfRange { kind, text: excerpt(text) }
+        Self::OutOfRange {
+            kind,
+            text: excerpt(text),
+        }
     }
 
     pub(super) fn invalid_datetime(kind: &'static str, text: &str) -> Self {
-        Self::InvalidDatetime { kind, text: excerpt(text) }
+        Self::InvalidDatetime {
+            kind,
+            text: excerpt(text),
+        }
     }
 }
 

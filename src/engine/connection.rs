@@ -61,7 +61,10 @@ impl Connection {
         let mut raw = ptr::null_mut();
         // SAFETY: the database is open as long as `instance`; raw is an out parameter.
         match unsafe { ffi::duckdb_connect(database, &mut raw) } {
-            ffi::DuckDBSuccess => Ok(Connection { shared: Arc::new(Shared { raw, instance }), _not_sync: PhantomData }),
+            ffi::DuckDBSuccess => Ok(Connection {
+                shared: Arc::new(Shared { raw, instance }),
+                _not_sync: PhantomData,
+            }),
             _ => Err(Error::new("Connection", "DuckDB refused a connection")),
         }
     }
@@ -73,7 +76,9 @@ impl Connection {
 
     /// The handle for stopping this connection's statements.
     pub fn interrupt_handle(&self) -> Interrupt {
-        Interrupt { shared: self.shared.clone() }
+        Interrupt {
+            shared: self.shared.clone(),
+        }
     }
 
     /// Parses, binds and plans one statement. Nothing runs yet, but for the

@@ -36,7 +36,9 @@ impl Appender {
     /// VARCHAR.
     pub fn new(connection: &Connection, query: &str, columns: usize) -> Result<Appender, Error> {
         let query = c_string(query)?;
-        let names: Vec<CString> = (1..=columns).map(|n| c_string(&format!("col{n}"))).collect::<Result<_, _>>()?;
+        let names: Vec<CString> = (1..=columns)
+            .map(|n| c_string(&format!("col{n}")))
+            .collect::<Result<_, _>>()?;
         let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         let kept_names = &mut names;
         // SAFETY: the constant is a type without parameters; destroyed below.
@@ -62,8 +64,14 @@ impl Appender {
         unsafe { ffi::duckdb_destroy_logical_type(&mut varchar) };
         // SAFETY: takes nothing.
         let capacity = unsafe { ffi::duckdb_vector_size() };
-        let appender =
-            Appender { raw, chunk, columns, filled: 0, capacity, _connection: connection.shared.clone() };
+        let appender = Appender {
+            raw,
+            chunk,
+            columns,
+            filled: 0,
+            capacity,
+            _connection: connection.shared.clone(),
+        };
         match state {
             ffi::DuckDBSuccess => Ok(appender),
             _ => Err(appender.error()),
@@ -72,7 +80,10 @@ impl Appender {
 
     /// Appends one row; `None` is NULL. The number of fields must be that of the
     /// columns.
-    pub fn append<'a>(&mut self, fields: impl ExactSizeIterator<Item = Option<&'a [u8]>>) -> Result<(), Error> {
+    pub fn append<'a>(
+        &mut self,
+        fields: impl ExactSizeIterator<Item = Option<&'a [u8]>>,
+    ) -> Result<(), Error> {
         debug_assert_eq!(fields.len(), self.columns);
         for (column, field) in fields.take(self.columns).enumerate() {
             // SAFETY: the column is below the chunk's column count.
@@ -92,12 +103,19 @@ impl Appender {
                 // SAFETY: as above; the mask is made writable before it is written.
                 None => unsafe {
                     ffi::duckdb_vector_ensure_validity_writable(vector);
-                    ffi::duckdb_validity_set_row_invalid(ffi::duckdb_vector_get_validity(vector), self.filled);
+                    ffi::duckdb_validity_set_row_invalid(
+                        ffi::duckdb_vector_get_validity(vector),
+                        self.filled,
+                    );
                 },
             }
         }
         self.filled += 1;
-        if self.filled == self.capacity { self.append_chunk() } else { Ok(()) }
+        if self.filled == self.capacity {
+            self.append_chunk()
+        } else {
+            Ok(())
+        }
     }
 
     fn append_chunk(&mut self) -> Result<(), Error> {

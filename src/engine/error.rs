@@ -28,7 +28,13 @@ pub struct Error {
 impl Error {
     /// An error that this module found before DuckDB could.
     pub(super) fn new(exception: &str, message: impl Into<String>) -> Error {
-        Error { exception: exception.into(), subtype: None, entry: None, message: message.into(), position: None }
+        Error {
+            exception: exception.into(),
+            subtype: None,
+            entry: None,
+            message: message.into(),
+            position: None,
+        }
     }
 
     /// Is the instance lost? DuckDB refuses every further statement after a
@@ -58,7 +64,9 @@ impl Error {
     /// Takes both forms: bare JSON, and "Parser Error: {json}"; anything else is
     /// "Exception Error: sentence".
     pub(super) fn parse(text: &str) -> Error {
-        let json = text.find('{').and_then(|start| serde_json::from_str::<Json>(&text[start..]).ok());
+        let json = text
+            .find('{')
+            .and_then(|start| serde_json::from_str::<Json>(&text[start..]).ok());
         if let Some(Json::Object(fields)) = json {
             let field = |name: &str| fields.get(name).and_then(Json::as_str).map(str::to_owned);
             if let Some(exception) = field("exception_type") {
@@ -99,7 +107,10 @@ mod tests {
     #[test]
     fn plain_errors_keep_their_exception() {
         let error = Error::parse("Out of Memory Error: failed to allocate");
-        assert_eq!((error.exception.as_str(), error.message.as_str()), ("Out of Memory", "failed to allocate"));
+        assert_eq!(
+            (error.exception.as_str(), error.message.as_str()),
+            ("Out of Memory", "failed to allocate")
+        );
         assert_eq!(Error::parse("whatever").exception, "Unknown");
     }
 }

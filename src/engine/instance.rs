@@ -121,7 +121,10 @@ impl Instance {
             "SET allow_persistent_secrets=false",
             &format!("SET allowed_directories=[{}]", directories.join(", ")),
             "SET enable_external_access=false",
-            &format!("SET allowed_configs=[{}]", SESSION_SETTINGS.map(crate::sql::quote_literal).join(", ")),
+            &format!(
+                "SET allowed_configs=[{}]",
+                SESSION_SETTINGS.map(crate::sql::quote_literal).join(", ")
+            ),
             "SET lock_configuration=true",
         ] {
             connection.run(statement)?;
@@ -179,7 +182,11 @@ impl Drop for Instance {
 }
 
 fn no_space(error: &std::io::Error) -> &'static str {
-    if error.kind() == std::io::ErrorKind::StorageFull { " (No space left on device)" } else { "" }
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        " (No space left on device)"
+    } else {
+        ""
+    }
 }
 
 /// `text` for C; SQL that holds a NUL byte is no SQL.
@@ -197,7 +204,10 @@ impl Config {
         // SAFETY: raw is an out parameter.
         match unsafe { ffi::duckdb_create_config(&mut raw) } {
             ffi::DuckDBSuccess => Ok(Config { raw }),
-            _ => Err(Error::new("Out of Memory", "cannot allocate DuckDB's configuration")),
+            _ => Err(Error::new(
+                "Out of Memory",
+                "cannot allocate DuckDB's configuration",
+            )),
         }
     }
 
@@ -206,7 +216,10 @@ impl Config {
         // SAFETY: the configuration is ours and alive, as are both strings.
         match unsafe { ffi::duckdb_set_config(self.raw, c_name.as_ptr(), c_value.as_ptr()) } {
             ffi::DuckDBSuccess => Ok(()),
-            _ => Err(Error::new("Settings", format!("DuckDB does not take {value:?} for {name}"))),
+            _ => Err(Error::new(
+                "Settings",
+                format!("DuckDB does not take {value:?} for {name}"),
+            )),
         }
     }
 }

@@ -23,7 +23,13 @@ const fn rule(
     message: &'static str,
     sqlstate: &'static str,
 ) -> Rule {
-    Rule { exception, subtype, entry, message, sqlstate }
+    Rule {
+        exception,
+        subtype,
+        entry,
+        message,
+        sqlstate,
+    }
 }
 
 /// The first rule that fits decides.

@@ -67,7 +67,10 @@ impl Prepared {
         state: ffi::duckdb_state,
         connection: Arc<Shared>,
     ) -> Result<Prepared, Error> {
-        let prepared = Prepared { raw, _connection: connection };
+        let prepared = Prepared {
+            raw,
+            _connection: connection,
+        };
         match state {
             ffi::DuckDBSuccess => Ok(prepared),
             // SAFETY: the statement object exists even when preparing failed.
@@ -123,11 +126,16 @@ impl Prepared {
         (0..count)
             .map(|index| {
                 // SAFETY: the index is below the count; the name is ours to free.
-                let name = unsafe { take_string(ffi::duckdb_prepared_statement_column_name(self.raw, index).cast_mut()) };
+                let name = unsafe {
+                    take_string(ffi::duckdb_prepared_statement_column_name(self.raw, index).cast_mut())
+                };
                 // SAFETY: as above; the type is ours to destroy.
                 let raw =
                     RawType(unsafe { ffi::duckdb_prepared_statement_column_logical_type(self.raw, index) });
-                Column { name, data_type: raw.read() }
+                Column {
+                    name,
+                    data_type: raw.read(),
+                }
             })
             .collect()
     }
@@ -160,8 +168,8 @@ impl Prepared {
         let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
         let state = start(result.as_mut_ptr());
         // SAFETY: zeroed is a valid (empty) result, and DuckDB filled it in.
-        let mut rows =
-            Rows { result: unsafe { result.assume_init() }, _connection: self._connection.clone(), ended: false };
+        let result = unsafe { result.assume_init() };
+        let mut rows = Rows { result, _connection: self._connection.clone(), ended: false };
         match state {
             ffi::DuckDBSuccess => Ok(rows),
             _ => Err(rows.error()),
@@ -239,7 +247,10 @@ impl Rows {
                 };
                 // SAFETY: the index is below the count; the type is ours to destroy.
                 let raw = RawType(unsafe { ffi::duckdb_column_logical_type(&mut self.result, index) });
-                Column { name, data_type: raw.read() }
+                Column {
+                    name,
+                    data_type: raw.read(),
+                }
             })
             .collect()
     }
@@ -261,7 +272,7 @@ impl Rows {
             }
             // SAFETY: not null, and owned by nobody else.
             let chunk = unsafe { Chunk::from_raw(raw) };
-            if chunk.len() > 0 {
+            if !chunk.is_empty() {
                 return Ok(Some(chunk));
             }
         }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::*;
 
 fn connection() -> Connection {
-    Instance::in_memory(&Options::default()).unwrap().connect().unwrap()
+    Instance::in_memory(&Options::default())
+        .unwrap()
+        .connect()
+        .unwrap()
 }
 
 fn state_of(connection: &Connection, sql: &str) -> String {
@@ -32,7 +35,9 @@ fn the_library_is_the_version_that_was_pinned() {
 #[test]
 fn errors_have_postgresqls_sqlstates() {
     let connection = connection();
-    connection.run("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n > 0))").unwrap();
+    connection
+        .run("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n > 0))")
+        .unwrap();
     connection.run("INSERT INTO t VALUES (1, 1)").unwrap();
     let cases = [
         ("SELEC 1", "42601"),
@@ -75,7 +80,11 @@ fn an_error_names_its_place() {
 #[test]
 fn create_table_as_counts_its_rows() {
     let connection = connection();
-    let mut rows = connection.prepare("CREATE TABLE t AS SELECT * FROM range(5)").unwrap().execute().unwrap();
+    let mut rows = connection
+        .prepare("CREATE TABLE t AS SELECT * FROM range(5)")
+        .unwrap()
+        .execute()
+        .unwrap();
     assert_eq!(rows.outcome(), Outcome::Nothing);
     let chunk = rows.next_chunk().unwrap().unwrap();
     assert_eq!(chunk.column(0).values::<i64>().unwrap(), [5]);
@@ -97,7 +106,9 @@ fn a_result_streams_in_chunks_to_its_last_row() {
 fn a_running_statement_can_be_interrupted_and_the_connection_goes_on() {
     let connection = connection();
     let interrupt = connection.interrupt_handle();
-    let prepared = connection.prepare("SELECT count(*) FROM range(100000000000)").unwrap();
+    let prepared = connection
+        .prepare("SELECT count(*) FROM range(100000000000)")
+        .unwrap();
     let (stopped, is_stopped) = std::sync::mpsc::channel::<()>();
     let stopper = std::thread::spawn(move || {
         // An interrupt counts only once the statement runs, so it is repeated.
@@ -115,7 +126,9 @@ fn a_running_statement_can_be_interrupted_and_the_connection_goes_on() {
 #[test]
 fn parameters_are_described_before_they_are_bound() {
     let connection = connection();
-    connection.run("CREATE TABLE t (id INTEGER, name VARCHAR)").unwrap();
+    connection
+        .run("CREATE TABLE t (id INTEGER, name VARCHAR)")
+        .unwrap();
     let prepared = connection.prepare("SELECT name FROM t WHERE id = $1").unwrap();
     assert_eq!(prepared.parameter_count(), 1);
     assert_eq!(prepared.parameter_type(0), LogicalType::Integer);
@@ -127,15 +140,23 @@ fn parameters_are_described_before_they_are_bound() {
 #[test]
 fn rows_are_appended_through_casts_and_defaults() {
     let connection = connection();
-    connection.run("CREATE TABLE t (a INTEGER, b VARCHAR DEFAULT 'x')").unwrap();
+    connection
+        .run("CREATE TABLE t (a INTEGER, b VARCHAR DEFAULT 'x')")
+        .unwrap();
     let query = format!("INSERT INTO t (a) SELECT CAST(col1 AS INTEGER) FROM {COPY_INPUT}");
     let mut appender = Appender::new(&connection, &query, 1).unwrap();
     for n in 0..5000 {
-        appender.append([Some(n.to_string().as_bytes())].into_iter()).unwrap();
+        appender
+            .append([Some(n.to_string().as_bytes())].into_iter())
+            .unwrap();
     }
     appender.append([None].into_iter()).unwrap();
     appender.finish().unwrap();
-    let mut rows = connection.prepare("SELECT count(*), sum(a)::BIGINT, count(b) FROM t").unwrap().execute().unwrap();
+    let mut rows = connection
+        .prepare("SELECT count(*), sum(a)::BIGINT, count(b) FROM t")
+        .unwrap()
+        .execute()
+        .unwrap();
     let chunk = rows.next_chunk().unwrap().unwrap();
     let value = |column: usize| chunk.column(column).values::<i64>().unwrap()[0];
     assert_eq!((value(0), value(1), value(2)), (5001, 12_497_500, 5001));

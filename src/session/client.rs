@@ -92,8 +92,12 @@ impl Client {
 
     /// Moves the next complete message into `frame`, if it has arrived.
     pub fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SessionError> {
-        let Some((kind, length)) = self.peek_header()? else { return Ok(false) };
-        let Some(body) = self.input.get(self.consumed + 5..self.consumed + 5 + length) else { return Ok(false) };
+        let Some((kind, length)) = self.peek_header()? else {
+            return Ok(false);
+        };
+        let Some(body) = self.input.get(self.consumed + 5..self.consumed + 5 + length) else {
+            return Ok(false);
+        };
         if frame.body.capacity() > KEEP {
             frame.body = Vec::new();
         }
@@ -113,7 +117,10 @@ impl Client {
 
     /// The type of the next message, if its header has arrived.
     pub fn peek_kind(&self) -> Option<u8> {
-        self.input.get(self.consumed..).filter(|rest| rest.len() >= 5).map(|rest| rest[0])
+        self.input
+            .get(self.consumed..)
+            .filter(|rest| rest.len() >= 5)
+            .map(|rest| rest[0])
     }
 
     fn peek_header(&self) -> Result<Option<(u8, usize)>, SessionError> {
@@ -133,7 +140,11 @@ impl Client {
         }
         loop {
             if self.closed {
-                return Err(if self.input.is_empty() { Gone::Left } else { Gone::Vanished });
+                return Err(if self.input.is_empty() {
+                    Gone::Left
+                } else {
+                    Gone::Vanished
+                });
             }
             match self.read() {
                 Ok(0) => {
@@ -153,7 +164,11 @@ impl Client {
 
     /// One read(2); the number of bytes it brought, 0 at the end.
     fn read(&mut self) -> Result<usize, Failure> {
-        let buffer = if self.tls.is_some() { &mut self.scratch } else { &mut self.input };
+        let buffer = if self.tls.is_some() {
+            &mut self.scratch
+        } else {
+            &mut self.input
+        };
         let length = buffer.len();
         buffer.resize(length + READ, 0);
         let result = nix::unistd::read(&self.socket, &mut buffer[length..]);
@@ -190,7 +205,11 @@ impl Client {
 
     /// Sends the output if there is enough of it. To be called between rows.
     pub fn relieve(&mut self, handle: &Handle) -> Result<(), Gone> {
-        if self.output.len() < FLUSH_AT { Ok(()) } else { self.flush(handle) }
+        if self.output.len() < FLUSH_AT {
+            Ok(())
+        } else {
+            self.flush(handle)
+        }
     }
 
     /// Sends all output, waiting for the client to take it.

@@ -15,7 +15,10 @@ use crate::sql::{self, SessionStatement, SetValue, Show};
 impl Session {
     /// The rows that a session statement will yield.
     pub(super) fn command_columns(&mut self, command: &SessionStatement) -> Result<Vec<Column>, Failure> {
-        let text = |name: &str| Column { name: name.to_owned(), data_type: LogicalType::Varchar };
+        let text = |name: &str| Column {
+            name: name.to_owned(),
+            data_type: LogicalType::Varchar,
+        };
         Ok(match command {
             SessionStatement::Show(Show::One(name)) => vec![text(name)],
             SessionStatement::Show(Show::All) => vec![text("name"), text("setting"), text("description")],
@@ -71,7 +74,9 @@ impl Session {
                     return Ok("SET".to_owned());
                 }
                 let before = self.settings.show(name);
-                let change = self.settings.set(*scope, name, value, self.transaction.is_open())?;
+                let change = self
+                    .settings
+                    .set(*scope, name, value, self.transaction.is_open())?;
                 if let Err(error) = self.apply(change) {
                     // DuckDB did not take it, so it is not in force.
                     let _ = self.settings.set(*scope, name, before.as_deref(), false);
@@ -109,13 +114,23 @@ impl Session {
                     }
                     None => self.statements.clear(),
                 }
-                if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" }
+                if name.is_some() {
+                    "DEALLOCATE"
+                } else {
+                    "DEALLOCATE ALL"
+                }
             }
-            S::Prepare { name, types, statement } => {
+            S::Prepare {
+                name,
+                types,
+                statement,
+            } => {
                 self.prepare(name, types, statement)?;
                 "PREPARE"
             }
-            S::Execute { name, arguments } => return self.execute_prepared(name, arguments, formats, describe),
+            S::Execute { name, arguments } => {
+                return self.execute_prepared(name, arguments, formats, describe);
+            }
             S::Notification { command } => {
                 return Err(SessionError::new("0A000", format!("{command} is not supported")).into());
             }
@@ -163,14 +178,21 @@ impl Session {
 
     fn no_transaction(&mut self, chain: bool) -> Result<(), SessionError> {
         if chain {
-            return Err(SessionError::new("25P01", "AND CHAIN can only be used in transaction blocks"));
+            return Err(SessionError::new(
+                "25P01",
+                "AND CHAIN can only be used in transaction blocks",
+            ));
         }
         self.warn("25P01", "there is no transaction in progress");
         Ok(())
     }
 
     fn commit_if_open(&mut self) -> Result<(), Failure> {
-        if self.transaction.is_open() { self.commit() } else { Ok(()) }
+        if self.transaction.is_open() {
+            self.commit()
+        } else {
+            Ok(())
+        }
     }
 
     fn chain(&mut self, chain: bool) -> Result<(), Failure> {
@@ -191,13 +213,17 @@ impl Session {
         match show {
             Show::One(name) => match self.settings.show(name) {
                 Some(value) => Ok(vec![vec![value]]),
-                None => {
-                    Err(SessionError::new("42704", format!("unrecognized configuration parameter \"{name}\"")))
-                }
+                None => Err(SessionError::new(
+                    "42704",
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )),
             },
-            Show::All => {
-                Ok(self.settings.all().into_iter().map(|(name, value)| vec![name, value, String::new()]).collect())
-            }
+            Show::All => Ok(self
+                .settings
+                .all()
+                .into_iter()
+                .map(|(name, value)| vec![name, value, String::new()])
+                .collect()),
         }
     }
 
@@ -220,7 +246,9 @@ impl Session {
 
     fn discard(&mut self, what: &str) -> Result<(), Failure> {
         if what == "ALL" && self.transaction.is_open() {
-            return Err(SessionError::new("25001", "DISCARD ALL cannot run inside a transaction block").into());
+            return Err(
+                SessionError::new("25001", "DISCARD ALL cannot run inside a transaction block").into(),
+            );
         }
         self.quiesce()?;
         if what == "ALL" {
@@ -242,7 +270,10 @@ impl Session {
     fn drop_temporary_tables(&mut self) -> Result<(), Failure> {
         let names = self.texts("SELECT table_name FROM duckdb_tables() WHERE temporary AND NOT internal")?;
         for name in names.into_iter().flatten() {
-            self.connection.run(&format!("DROP TABLE IF EXISTS temp.{} CASCADE", sql::quote_identifier(&name)))?;
+            self.connection.run(&format!(
+                "DROP TABLE IF EXISTS temp.{} CASCADE",
+                sql::quote_identifier(&name)
+            ))?;
         }
         Ok(())
     }
@@ -252,7 +283,11 @@ impl Session {
     fn texts(&mut self, query: &str) -> Result<Vec<Option<String>>, Failure> {
         self.quiesce()?;
         let mut rows = self.connection.prepare(query)?.execute()?;
-        let types: Vec<_> = rows.columns().into_iter().map(|column| column.data_type).collect();
+        let types: Vec<_> = rows
+            .columns()
+            .into_iter()
+            .map(|column| column.data_type)
+            .collect();
         let mut encoder = RowEncoder::new(&types, &[], &self.settings.encoding())?;
         let mut messages = Vec::new();
         while let Some(chunk) = rows.next_chunk()? {
@@ -262,26 +297,38 @@ impl Session {
     }
 
     fn prepared(&self, name: &str) -> Result<Arc<Statement>, SessionError> {
-        self.statements
-            .get(name)
-            .cloned()
-            .ok_or_else(|| SessionError::new("26000", format!("prepared statement \"{name}\" does not exist")))
+        self.statements.get(name).cloned().ok_or_else(|| {
+            SessionError::new("26000", format!("prepared statement \"{name}\" does not exist"))
+        })
     }
 
     fn prepare(&mut self, name: &str, types: &[String], statement: &str) -> Result<(), Failure> {
         if self.statements.contains_key(name) {
-            return Err(SessionError::new("42P05", format!("prepared statement \"{name}\" already exists")).into());
+            return Err(
+                SessionError::new("42P05", format!("prepared statement \"{name}\" already exists")).into(),
+            );
         }
         self.quiesce()?;
         let mut declared = Vec::with_capacity(types.len());
         for text in types {
-            let columns = self.connection.prepare(&format!("SELECT CAST(NULL AS {text})"))?.columns();
-            declared.push(columns.first().map_or(0, |column| encode::pg_type(&column.data_type).oid));
+            let columns = self
+                .connection
+                .prepare(&format!("SELECT CAST(NULL AS {text})"))?
+                .columns();
+            declared.push(
+                columns
+                    .first()
+                    .map_or(0, |column| encode::pg_type(&column.data_type).oid),
+            );
         }
         let statement = Statement::new(statement, declared);
         match statement.action {
             Action::Engine => drop(self.plan(&statement)?),
-            _ => return Err(SessionError::new("42601", "only queries and data changes can be prepared").into()),
+            _ => {
+                return Err(
+                    SessionError::new("42601", "only queries and data changes can be prepared").into(),
+                );
+            }
         }
         self.statements.insert(name.to_owned(), Arc::new(statement));
         Ok(())
@@ -302,17 +349,30 @@ impl Session {
             .iter()
             .map(|parameter| (parameter.oid, parameter.target.clone()))
             .collect();
-        let given = if arguments.is_empty() { Vec::new() } else { self.texts(&format!("SELECT {arguments}"))? };
+        let given = if arguments.is_empty() {
+            Vec::new()
+        } else {
+            self.texts(&format!("SELECT {arguments}"))?
+        };
         if given.len() != wanted.len() {
-            return Err(SessionError::new("42601", format!("wrong number of parameters for prepared statement \"{name}\""))
-                .into());
+            return Err(SessionError::new(
+                "42601",
+                format!("wrong number of parameters for prepared statement \"{name}\""),
+            )
+            .into());
         }
         let settings = self.settings.encoding();
         let values: Vec<Value> = given
             .iter()
             .zip(&wanted)
             .map(|(text, (oid, target))| {
-                encode::decode_parameter(*oid, Format::Text, text.as_deref().map(str::as_bytes), target, &settings)
+                encode::decode_parameter(
+                    *oid,
+                    Format::Text,
+                    text.as_deref().map(str::as_bytes),
+                    target,
+                    &settings,
+                )
             })
             .collect::<Result<_, _>>()?;
         match self.run_engine(&statement, &values, formats, u64::MAX, describe)? {
@@ -333,7 +393,9 @@ fn fields(mut messages: &[u8]) -> Vec<Option<String>> {
         {
             count -= 1;
             messages = rest;
-            let field = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| rest.split_at_checked(length));
+            let field = usize::try_from(i32::from_be_bytes(*length))
+                .ok()
+                .and_then(|length| rest.split_at_checked(length));
             fields.push(field.map(|(field, rest)| {
                 messages = rest;
                 String::from_utf8_lossy(field).into_owned()

@@ -11,7 +11,9 @@ use super::message::{self, Message};
 use super::portal::check_stop;
 use super::transaction::State;
 use super::{Session, reply};
-use crate::encode::copy::{CopyEncoder, CopyFormat, CopyHeader, CopyOptions, CopyParser, CopyRows, ForceColumns};
+use crate::encode::copy::{
+    CopyEncoder, CopyFormat, CopyHeader, CopyOptions, CopyParser, CopyRows, ForceColumns,
+};
 use crate::engine::{Appender, Column, LogicalType};
 use crate::sql;
 use crate::sql::copy::{CopyStatement, Direction, OptionValue, Subject};
@@ -105,7 +107,9 @@ impl Session {
                 }
                 Message::CopyDone => break,
                 Message::CopyFail(reason) => {
-                    return Err(SessionError::new("57014", format!("COPY from stdin failed: {reason}")).into());
+                    return Err(
+                        SessionError::new("57014", format!("COPY from stdin failed: {reason}")).into(),
+                    );
                 }
                 // Clients may send these without looking whether a COPY began.
                 Message::Flush | Message::Sync => {}
@@ -130,7 +134,11 @@ impl Session {
 
     fn next_copy_frame(&mut self, frame: &mut Frame) -> Result<(), Failure> {
         loop {
-            if self.client.next_frame(frame).map_err(|error| Failure::Gone(self.end(error)))? {
+            if self
+                .client
+                .next_frame(frame)
+                .map_err(|error| Failure::Gone(self.end(error)))?
+            {
                 return Ok(());
             }
             check_stop(&self.handle)?;
@@ -146,12 +154,19 @@ fn column_list(columns: &[String], all: &str) -> String {
     if columns.is_empty() {
         return all.to_owned();
     }
-    columns.iter().map(|column| sql::quote_identifier(column)).collect::<Vec<_>>().join(", ")
+    columns
+        .iter()
+        .map(|column| sql::quote_identifier(column))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The statement that takes rows of text into the table.
 fn insert(table: &str, columns: &[Column]) -> String {
-    let names: Vec<String> = columns.iter().map(|column| sql::quote_identifier(&column.name)).collect();
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| sql::quote_identifier(&column.name))
+        .collect();
     let casts: Vec<String> = columns
         .iter()
         .enumerate()
@@ -182,9 +197,17 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<CopyOptions, Sess
     let mut options = CopyOptions::new(match format.as_deref() {
         None | Some("text") => CopyFormat::Text,
         Some("csv") => CopyFormat::Csv,
-        Some("binary") => return Err(SessionError::new("0A000", "COPY format \"binary\" is not supported")),
+        Some("binary") => {
+            return Err(SessionError::new(
+                "0A000",
+                "COPY format \"binary\" is not supported",
+            ));
+        }
         Some(other) => {
-            return Err(SessionError::new("22023", format!("COPY format \"{other}\" not recognized")));
+            return Err(SessionError::new(
+                "22023",
+                format!("COPY format \"{other}\" not recognized"),
+            ));
         }
     });
     for (name, value) in &copy.options {
@@ -194,7 +217,8 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<CopyOptions, Sess
             ("quote", OptionValue::One(text)) => options.quote = one_byte(name, text)?,
             ("escape", OptionValue::One(text)) => options.escape = one_byte(name, text)?,
             ("null", OptionValue::One(text)) => options.null = text.clone(),
-            ("encoding", OptionValue::One(text)) if ["utf8", "utf-8"].contains(&text.to_lowercase().as_str()) => {}
+            ("encoding", OptionValue::One(text))
+                if ["utf8", "utf-8"].contains(&text.to_lowercase().as_str()) => {}
             ("header", OptionValue::One(word)) if word.eq_ignore_ascii_case("match") => {
                 options.header = CopyHeader::Match;
             }
@@ -202,13 +226,23 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<CopyOptions, Sess
                 options.header = match value.as_bool() {
                     Some(true) => CopyHeader::On,
                     Some(false) => CopyHeader::Off,
-                    None => return Err(SessionError::new("22023", "header requires a Boolean value or \"match\"")),
+                    None => {
+                        return Err(SessionError::new(
+                            "22023",
+                            "header requires a Boolean value or \"match\"",
+                        ));
+                    }
                 };
             }
             ("force_quote", value) => options.force_quote = forced(value, columns)?,
             ("force_not_null", value) => options.force_not_null = forced(value, columns)?,
             ("force_null", value) => options.force_null = forced(value, columns)?,
-            _ => return Err(SessionError::new("0A000", format!("COPY option \"{name}\" is not supported"))),
+            _ => {
+                return Err(SessionError::new(
+                    "0A000",
+                    format!("COPY option \"{name}\" is not supported"),
+                ));
+            }
         }
     }
     let given = |wanted: &str| copy.options.iter().any(|(name, _)| name == wanted);
@@ -221,7 +255,10 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<CopyOptions, Sess
 fn one_byte(option: &str, text: &str) -> Result<u8, SessionError> {
     match text.as_bytes() {
         [byte] => Ok(*byte),
-        _ => Err(SessionError::new("0A000", format!("COPY {option} must be a single one-byte character"))),
+        _ => Err(SessionError::new(
+            "0A000",
+            format!("COPY {option} must be a single one-byte character"),
+        )),
     }
 }
 
@@ -234,7 +271,9 @@ fn forced(value: &OptionValue, columns: &[Column]) -> Result<ForceColumns, Sessi
     };
     match value {
         OptionValue::All => Ok(ForceColumns::All),
-        OptionValue::Columns(names) => Ok(ForceColumns::Some(names.iter().map(position).collect::<Result<_, _>>()?)),
+        OptionValue::Columns(names) => Ok(ForceColumns::Some(
+            names.iter().map(position).collect::<Result<_, _>>()?,
+        )),
         _ => Err(SessionError::new("42601", "a column list is expected")),
     }
 }
@@ -259,7 +298,10 @@ impl Shaper {
             LogicalType::List(_) | LogicalType::Array(..) => Shape::List,
             _ => Shape::AsIs,
         };
-        Shaper { shapes: columns.iter().map(shape).collect(), shaped: vec![Vec::new(); columns.len()] }
+        Shaper {
+            shapes: columns.iter().map(shape).collect(),
+            shaped: vec![Vec::new(); columns.len()],
+        }
     }
 
     /// Moves all rows of `batch` on; returns their number.
@@ -277,7 +319,11 @@ impl Shaper {
             }
             let fields = self.shapes.iter().enumerate().map(|(column, shape)| {
                 let field = batch.field(row, column)?;
-                Some(if *shape == Shape::AsIs { field } else { &self.shaped[column] })
+                Some(if *shape == Shape::AsIs {
+                    field
+                } else {
+                    &self.shaped[column]
+                })
             });
             appender.append(fields)?;
         }

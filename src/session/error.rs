@@ -34,21 +34,39 @@ pub struct SessionError {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<&'static str>,
-    /// Byte offset of the cause in the statement's text, until the statement's
-    /// place in the query string is known; see [`SessionError::locate`].
-    pub position: Option<usize>,
+    /// Where the cause is.
+    pub position: Option<Position>,
+}
+
+/// A place in the text that the client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// Bytes from the start of the statement; the client is not told this.
+    InStatement(usize),
+    /// Characters in the whole query string, counted from 1.
+    InQuery(usize),
 }
 
 impl SessionError {
     /// An error of the statement.
     pub fn new(sqlstate: &'static str, message: impl Into<Cow<'static, str>>) -> SessionError {
         let severity = Severity::Error;
-        SessionError { severity, sqlstate, message: message.into(), detail: None, hint: None, position: None }
+        SessionError {
+            severity,
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
     }
 
     /// An error that ends the session.
     pub fn fatal(sqlstate: &'static str, message: impl Into<Cow<'static, str>>) -> SessionError {
-        SessionError { severity: Severity::Fatal, ..Self::new(sqlstate, message) }
+        SessionError {
+            severity: Severity::Fatal,
+            ..Self::new(sqlstate, message)
+        }
     }
 
     /// A message that breaks the protocol in a way that loses its place in the
@@ -62,18 +80,22 @@ impl SessionError {
         Self::fatal("08P01", message)
     }
 
-    /// Turns a byte offset in `query[start..]` into the 1-based character
-    /// position that the protocol wants.
+    /// Finds a place in the statement at `query[start..]` in the query itself, as
+    /// the protocol wants it.
     pub fn locate(mut self, query: &str, start: usize) -> SessionError {
-        self.position = self.position.and_then(|offset| {
-            query.get(..start + offset).map(|before| before.chars().count() + 1)
-        });
+        if let Some(Position::InStatement(offset)) = self.position {
+            let before = query.get(..start + offset);
+            self.position = before.map(|before| Position::InQuery(before.chars().count() + 1));
+        }
         self
     }
 
     /// Adds a hint.
     pub fn with_hint(self, hint: &'static str) -> SessionError {
-        SessionError { hint: Some(hint), ..self }
+        SessionError {
+            hint: Some(hint),
+            ..self
+        }
     }
 }
 
@@ -83,14 +105,26 @@ impl From<engine::Error> for SessionError {
         if error.is_interrupt() {
             return SessionError::new(sqlstate, "canceling statement due to user request");
         }
-        let severity = if error.invalidates_instance() { Severity::Fatal } else { Severity::Error };
+        let severity = if error.invalidates_instance() {
+            Severity::Fatal
+        } else {
+            Severity::Error
+        };
         // DuckDB puts candidates and hints on lines of their own.
         let (message, detail) = match error.message.split_once('\n') {
             Some((message, detail)) => (message.to_owned(), Some(detail.trim().to_owned())),
             None => (error.message, None),
         };
         let detail = detail.filter(|detail| !detail.is_empty());
-        SessionError { severity, sqlstate, message: message.into(), detail, hint: None, position: error.position }
+        let position = error.position.map(Position::InStatement);
+        SessionError {
+            severity,
+            sqlstate,
+            message: message.into(),
+            detail,
+            hint: None,
+            position,
+        }
     }
 }
 
@@ -124,6 +158,16 @@ pub enum Gone {
     /// The server ended the session and has told the client.
     #[error("the session was ended: {0}")]
     Ended(SessionError),
+}
+
+impl Failure {
+    /// See [`SessionError::locate`].
+    pub fn locate(self, query: &str, start: usize) -> Failure {
+        match self {
+            Failure::Report(error) => Failure::Report(error.locate(query, start)),
+            gone => gone,
+        }
+    }
 }
 
 /// Why a step of a session did not succeed.

@@ -21,7 +21,9 @@ use crate::sql::{self, SessionStatement};
 impl Session {
     pub(super) fn parse(&mut self, name: &str, query: &str, types: Vec<u32>) -> Result<(), Failure> {
         if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(SessionError::new("42P05", format!("prepared statement \"{name}\" already exists")).into());
+            return Err(
+                SessionError::new("42P05", format!("prepared statement \"{name}\" already exists")).into(),
+            );
         }
         self.statements.remove(name);
         let ranges = sql::split(query);
@@ -29,17 +31,20 @@ impl Session {
             [] => 0..0,
             [one] => one.clone(),
             _ => {
-                return Err(SessionError::new("42601", "cannot insert multiple commands into a prepared statement").into());
+                return Err(SessionError::new(
+                    "42601",
+                    "cannot insert multiple commands into a prepared statement",
+                )
+                .into());
             }
         };
         let start = range.start;
         let statement = Statement::new(&query[range], types);
         self.refuse_action_if_failed(&statement.action)?;
         if statement.action == Action::Engine {
-            self.plan(&statement).map(drop).map_err(|failure| match failure {
-                Failure::Report(error) => Failure::Report(error.locate(query, start)),
-                gone => gone,
-            })?;
+            self.plan(&statement)
+                .map(drop)
+                .map_err(|failure| failure.locate(query, start))?;
         }
         self.statements.insert(name.to_owned(), Arc::new(statement));
         reply::bare(&mut self.client.output, b'1');
@@ -63,8 +68,11 @@ impl Session {
         let (expected, columns) = match statement.action {
             Action::Engine => {
                 let plan = self.plan(&statement)?;
-                let types: Vec<_> =
-                    plan.parameters.iter().map(|parameter| (parameter.oid, parameter.target.clone())).collect();
+                let types: Vec<_> = plan
+                    .parameters
+                    .iter()
+                    .map(|parameter| (parameter.oid, parameter.target.clone()))
+                    .collect();
                 (types, plan.columns.len())
             }
             Action::Session(ref command) => (Vec::new(), self.command_columns(command)?.len()),
@@ -104,7 +112,12 @@ impl Session {
             })
             .collect::<Result<_, _>>()?;
         let formats = results.iter().copied().map(format).collect();
-        let bound = Portal { statement, parameters, formats, progress: Progress::Ready };
+        let bound = Portal {
+            statement,
+            parameters,
+            formats,
+            progress: Progress::Ready,
+        };
         self.portals.insert(portal.to_owned(), bound);
         reply::bare(&mut self.client.output, b'2');
         Ok(())
@@ -123,7 +136,10 @@ impl Session {
         let (parameters, columns): (Vec<u32>, Vec<Column>) = match &statement.action {
             Action::Engine => {
                 let plan = self.plan(&statement)?;
-                (plan.parameters.iter().map(|parameter| parameter.oid).collect(), plan.columns.clone())
+                (
+                    plan.parameters.iter().map(|parameter| parameter.oid).collect(),
+                    plan.columns.clone(),
+                )
             }
             Action::Session(command) => (Vec::new(), self.command_columns(command)?),
             Action::Copy(_) | Action::Empty => (Vec::new(), Vec::new()),
@@ -144,7 +160,13 @@ impl Session {
         // Taken out while it runs, so that the session stays free to act; put
         // back unless the transaction ended and took its portals with it.
         let mut portal = self.portals.remove(name).ok_or_else(|| no_portal(name))?;
-        let limit = if limit <= 0 { u64::MAX } else { u64::from(limit.unsigned_abs()) };
+        let limit = if limit <= 0 {
+            u64::MAX
+        } else {
+            u64::from(limit.unsigned_abs())
+        };
+        let text = portal.statement.clone();
+        let text = &text.sql;
         let result = self.execute_portal(&mut portal, limit);
         let ended_transaction = matches!(
             portal.statement.action,
@@ -153,7 +175,7 @@ impl Session {
         if result.is_ok() && !ended_transaction {
             self.portals.insert(name.to_owned(), portal);
         }
-        result
+        result.map_err(|failure| failure.locate(text, 0))
     }
 
     fn execute_portal(&mut self, portal: &mut Portal, limit: u64) -> Result<(), Failure> {
@@ -197,7 +219,8 @@ impl Session {
                 if sent.ended {
                     portal.progress = Progress::Exhausted;
                 }
-                sent.ended.then(|| sql::command_tag(&statement.sql).text(sent.rows))
+                sent.ended
+                    .then(|| sql::command_tag(&statement.sql).text(sent.rows))
             }
             Progress::Spooled(spool) => {
                 let handle = self.handle.clone();
@@ -206,7 +229,8 @@ impl Session {
                 if sent.ended {
                     portal.progress = Progress::Exhausted;
                 }
-                sent.ended.then(|| sql::command_tag(&statement.sql).text(sent.rows))
+                sent.ended
+                    .then(|| sql::command_tag(&statement.sql).text(sent.rows))
             }
             Progress::Exhausted => Some(sql::command_tag(&statement.sql).text(0)),
             Progress::Done => return Err(SessionError::new("55000", "portal cannot be run").into()),

@@ -13,13 +13,29 @@ pub const SMALL_MESSAGE: usize = 10_000;
 
 /// A parsed frontend message; it borrows from its frame.
 #[derive(Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of the protocol's message formats")]
+#[allow(
+    missing_docs,
+    reason = "the fields are those of the protocol's message formats"
+)]
 pub enum Message<'a> {
     Query(&'a str),
-    Parse { name: &'a str, query: &'a str, types: Vec<u32> },
-    Bind { portal: &'a str, statement: &'a str, formats: Vec<i16>, parameters: Vec<Option<&'a [u8]>>, results: Vec<i16> },
+    Parse {
+        name: &'a str,
+        query: &'a str,
+        types: Vec<u32>,
+    },
+    Bind {
+        portal: &'a str,
+        statement: &'a str,
+        formats: Vec<i16>,
+        parameters: Vec<Option<&'a [u8]>>,
+        results: Vec<i16>,
+    },
     Describe(Target<'a>),
-    Execute { portal: &'a str, limit: i32 },
+    Execute {
+        portal: &'a str,
+        limit: i32,
+    },
     Close(Target<'a>),
     Flush,
     Sync,
@@ -46,7 +62,11 @@ pub fn check_header(kind: u8, length: i32) -> Result<usize, SessionError> {
     let limit = match kind {
         b'Q' | b'P' | b'B' | b'd' | b'F' => LARGE_MESSAGE,
         b'D' | b'E' | b'C' | b'H' | b'S' | b'X' | b'c' | b'f' | b'p' => SMALL_MESSAGE,
-        _ => return Err(SessionError::lost_sync(format!("invalid frontend message type {kind}"))),
+        _ => {
+            return Err(SessionError::lost_sync(format!(
+                "invalid frontend message type {kind}"
+            )));
+        }
     };
     match usize::try_from(length) {
         Ok(length) if (4..=limit).contains(&length) => Ok(length - 4),
@@ -73,10 +93,19 @@ pub fn parse(kind: u8, body: &[u8]) -> Result<Message<'_>, SessionError> {
             let parameters = (0..count).map(|_| reader.value()).collect::<Result<_, _>>()?;
             let count = reader.count(2)?;
             let results = (0..count).map(|_| reader.format()).collect::<Result<_, _>>()?;
-            Message::Bind { portal, statement, formats, parameters, results }
+            Message::Bind {
+                portal,
+                statement,
+                formats,
+                parameters,
+                results,
+            }
         }
         b'D' => Message::Describe(reader.target("DESCRIBE")?),
-        b'E' => Message::Execute { portal: reader.text()?, limit: reader.i32()? },
+        b'E' => Message::Execute {
+            portal: reader.text()?,
+            limit: reader.i32()?,
+        },
         b'C' => Message::Close(reader.target("CLOSE")?),
         b'H' => Message::Flush,
         b'S' => Message::Sync,
@@ -86,7 +115,11 @@ pub fn parse(kind: u8, body: &[u8]) -> Result<Message<'_>, SessionError> {
         b'f' => Message::CopyFail(reader.text()?),
         b'F' => return Ok(Message::FunctionCall),
         b'p' => return Ok(Message::Password),
-        _ => return Err(SessionError::lost_sync(format!("invalid frontend message type {kind}"))),
+        _ => {
+            return Err(SessionError::lost_sync(format!(
+                "invalid frontend message type {kind}"
+            )));
+        }
     };
     match reader.rest {
         [] => Ok(message),
@@ -135,7 +168,10 @@ impl<'a> Reader<'a> {
     fn format(&mut self) -> Result<i16, SessionError> {
         match i16::from_be_bytes(self.array()?) {
             format @ (0 | 1) => Ok(format),
-            other => Err(SessionError::new("22023", format!("unsupported format code: {other}"))),
+            other => Err(SessionError::new(
+                "22023",
+                format!("unsupported format code: {other}"),
+            )),
         }
     }
 
@@ -163,7 +199,10 @@ impl<'a> Reader<'a> {
                 .take(error.error_len().unwrap_or(1))
                 .map(|byte| format!("0x{byte:02x}"))
                 .collect();
-            SessionError::new("22021", format!("invalid byte sequence for encoding \"UTF8\": {}", wrong.join(" ")))
+            SessionError::new(
+                "22021",
+                format!("invalid byte sequence for encoding \"UTF8\": {}", wrong.join(" ")),
+            )
         })
     }
 
@@ -171,7 +210,9 @@ impl<'a> Reader<'a> {
         match self.array()? {
             [b'S'] => Ok(Target::Statement(self.text()?)),
             [b'P'] => Ok(Target::Portal(self.text()?)),
-            [other] => Err(SessionError::protocol(format!("invalid {command} message subtype {other}"))),
+            [other] => Err(SessionError::protocol(format!(
+                "invalid {command} message subtype {other}"
+            ))),
         }
     }
 }

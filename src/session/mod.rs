@@ -98,7 +98,16 @@ impl Session {
         connection: Connection,
         policy: Arc<Policy>,
     ) -> Result<Session, Gone> {
-        let SessionState { backend_id, cancel_key, protocol_minor, user, settings, unread_input, tls, .. } = state;
+        let SessionState {
+            backend_id,
+            cancel_key,
+            protocol_minor,
+            user,
+            settings,
+            unread_input,
+            tls,
+            ..
+        } = state;
         let tls = tls.map(crate::tls::Channel::resume).transpose()?;
         let client = Client::new(socket, unread_input, tls)?;
         let handle = Arc::new(Handle::new(backend_id, cancel_key, connection.interrupt_handle()));
@@ -144,8 +153,12 @@ impl Session {
     /// Tells a client that its session cannot begin, when there is no
     /// [`Session`] yet.
     pub fn refuse(socket: std::os::fd::OwnedFd, state: SessionState, error: &SessionError) {
-        let SessionState { unread_input, tls, .. } = state;
-        let Ok(tls) = tls.map(crate::tls::Channel::resume).transpose() else { return };
+        let SessionState {
+            unread_input, tls, ..
+        } = state;
+        let Ok(tls) = tls.map(crate::tls::Channel::resume).transpose() else {
+            return;
+        };
         if let Ok(mut client) = Client::new(socket, unread_input, tls) {
             reply::error_response(&mut client.output, error);
             client.close();
@@ -174,7 +187,10 @@ impl Session {
         match served {
             Ok(Ok(())) => Pause::Idle,
             Ok(Err(gone)) => Pause::Over(gone),
-            Err(_) => Pause::Over(self.end(SessionError::fatal("XX000", "internal error, the session is ended"))),
+            Err(_) => Pause::Over(self.end(SessionError::fatal(
+                "XX000",
+                "internal error, the session is ended",
+            ))),
         }
     }
 
@@ -214,7 +230,9 @@ impl Session {
             return Ok(());
         }
         let extended = matches!(frame.kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
-        let done = message::parse(frame.kind, &frame.body).map_err(Failure::from).and_then(|message| self.dispatch(message));
+        let done = message::parse(frame.kind, &frame.body)
+            .map_err(Failure::from)
+            .and_then(|message| self.dispatch(message));
         match done {
             Ok(()) => Ok(()),
             Err(Failure::Gone(gone)) => Err(gone),
@@ -234,19 +252,27 @@ impl Session {
         match message {
             Message::Query(text) => self.simple_query(text),
             Message::Parse { name, query, types } => self.parse(name, query, types),
-            Message::Bind { portal, statement, formats, parameters, results } => {
-                self.bind(portal, statement, &formats, &parameters, &results)
-            }
+            Message::Bind {
+                portal,
+                statement,
+                formats,
+                parameters,
+                results,
+            } => self.bind(portal, statement, &formats, &parameters, &results),
             Message::Describe(target) => self.describe(&target),
             Message::Execute { portal, limit } => self.execute(portal, limit),
             Message::Close(target) => self.close(&target),
             Message::Flush => Ok(self.client.flush(&self.handle)?),
             Message::Sync => self.sync(),
             Message::Terminate => Err(Gone::Left.into()),
-            Message::FunctionCall => Err(SessionError::new("0A000", "function calls are not supported").into()),
+            Message::FunctionCall => {
+                Err(SessionError::new("0A000", "function calls are not supported").into())
+            }
             // Left over from a COPY that failed while they were on their way.
             Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => Ok(()),
-            Message::Password => Err(self.end(SessionError::lost_sync("unexpected password message")).into()),
+            Message::Password => Err(self
+                .end(SessionError::lost_sync("unexpected password message"))
+                .into()),
         }
     }
 
@@ -274,7 +300,11 @@ impl Session {
     fn ready(&mut self) -> Result<(), Gone> {
         reply::ready_for_query(&mut self.client.output, self.transaction.status());
         // With more messages at hand their answers can share a write.
-        if self.client.peek_kind().is_some() { self.client.relieve(&self.handle) } else { self.client.flush(&self.handle) }
+        if self.client.peek_kind().is_some() {
+            self.client.relieve(&self.handle)
+        } else {
+            self.client.flush(&self.handle)
+        }
     }
 
     /// What must happen when a transaction has ended, either way.
@@ -298,12 +328,19 @@ impl Session {
     }
 
     fn warn(&mut self, sqlstate: &'static str, message: &'static str) {
-        reply::notice_response(&mut self.client.output, "WARNING", &SessionError::new(sqlstate, message));
+        reply::notice_response(
+            &mut self.client.output,
+            "WARNING",
+            &SessionError::new(sqlstate, message),
+        );
     }
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Session").field("backend_id", &self.handle.backend_id()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Session")
+            .field("backend_id", &self.handle.backend_id())
+            .finish_non_exhaustive()
     }
 }

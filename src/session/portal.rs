@@ -62,7 +62,12 @@ pub struct Cursor {
 impl Cursor {
     /// At the first row.
     pub fn new(rows: Rows, encoder: RowEncoder) -> Cursor {
-        Cursor { rows, encoder, chunk: None, next: 0 }
+        Cursor {
+            rows,
+            encoder,
+            chunk: None,
+            next: 0,
+        }
     }
 
     /// Sends up to `limit` rows. Having sent exactly the limit, it does not look
@@ -74,13 +79,19 @@ impl Cursor {
             // A step at a time, so that wide rows do not gather in memory.
             let count = self.encode(most.min(STEP), &mut client.output)?;
             if count == 0 {
-                return Ok(Sent { rows: sent, ended: true });
+                return Ok(Sent {
+                    rows: sent,
+                    ended: true,
+                });
             }
             sent += count as u64;
             client.relieve(handle)?;
             check_stop(handle)?;
         }
-        Ok(Sent { rows: sent, ended: false })
+        Ok(Sent {
+            rows: sent,
+            ended: false,
+        })
     }
 
     /// Encodes up to `most` rows of one chunk; 0 at the end.
@@ -144,8 +155,16 @@ pub fn shutdown() -> SessionError {
 }
 
 fn spool_failed(error: io::Error) -> Failure {
-    let sqlstate = if error.kind() == io::ErrorKind::StorageFull { "53100" } else { "58030" };
-    SessionError::new(sqlstate, format!("could not store the rest of a portal's rows: {error}")).into()
+    let sqlstate = if error.kind() == io::ErrorKind::StorageFull {
+        "53100"
+    } else {
+        "58030"
+    };
+    SessionError::new(
+        sqlstate,
+        format!("could not store the rest of a portal's rows: {error}"),
+    )
+    .into()
 }
 
 /// Encoded rows, waiting.
@@ -158,7 +177,10 @@ impl Spool {
     const IN_MEMORY: usize = 1 << 20;
 
     fn new(directory: &Path) -> Spool {
-        Spool { file: tempfile::spooled_tempfile_in(Self::IN_MEMORY, directory), rows: 0 }
+        Spool {
+            file: tempfile::spooled_tempfile_in(Self::IN_MEMORY, directory),
+            rows: 0,
+        }
     }
 
     fn write(&mut self, encoded: &[u8]) -> io::Result<()> {
@@ -177,7 +199,10 @@ impl Spool {
                 check_stop(handle)?;
             }
         }
-        Ok(Sent { rows: sent, ended: sent < limit })
+        Ok(Sent {
+            rows: sent,
+            ended: sent < limit,
+        })
     }
 
     /// Moves one message from the file to the output.

@@ -2,7 +2,7 @@
 //!
 //! Source: PostgreSQL manual, section 55.7 "Message Formats".
 
-use super::error::{SessionError, Severity};
+use super::error::{Position, SessionError, Severity};
 use crate::encode::{Format, pg_type};
 use crate::engine::Column;
 
@@ -144,7 +144,7 @@ fn fields(out: &mut Vec<u8>, severity: &str, error: &SessionError) {
     if let Some(hint) = error.hint {
         field(b'H', hint);
     }
-    if let Some(position) = error.position {
+    if let Some(Position::InQuery(position)) = error.position {
         field(b'P', &position.to_string());
     }
     out.push(0);

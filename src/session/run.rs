@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Stop;
 use super::portal::{Cursor, Progress, Sent, check_stop, shutdown};
-use super::statement::{CurrentPlan, Currency, Statement, same_row};
+use super::statement::{Currency, CurrentPlan, Statement, same_row};
 use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{Format, RowEncoder};
@@ -22,16 +22,21 @@ pub(super) enum Ran {
 impl Session {
     /// How current a plan must be to be used now.
     pub(super) fn currency(&self) -> Currency {
-        Currency { catalog: self.connection.instance().generation(), settings: self.settings.epoch() }
+        Currency {
+            catalog: self.connection.instance().generation(),
+            settings: self.settings.epoch(),
+        }
     }
 
     /// A statement's plan. In a transaction that began before the catalog last
-    /// changed, plans are not shared with the time after it.
+    /// changed, plans know an older catalog, or the transaction's own changes:
+    /// they are made for one use.
     pub(super) fn plan<'a>(&mut self, statement: &'a Statement) -> Result<CurrentPlan<'a>, Failure> {
         self.quiesce()?;
-        let currency = self.currency();
+        let mut currency = self.currency();
         if self.transaction.is_open() && self.transaction.generation != currency.catalog {
             statement.forget_plan();
+            currency.catalog = Currency::NEVER;
         }
         Ok(statement.plan(&self.connection, currency, &self.policy)?)
     }
@@ -39,10 +44,13 @@ impl Session {
     /// Frees the connection: a portal that is being streamed is spooled.
     pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
         let handle = self.handle.clone();
-        let streaming = self.portals.values_mut().find_map(|portal| match &mut portal.progress {
-            Progress::Suspended(_) => Some(&mut portal.progress),
-            _ => None,
-        });
+        let streaming = self
+            .portals
+            .values_mut()
+            .find_map(|portal| match &mut portal.progress {
+                Progress::Suspended(_) => Some(&mut portal.progress),
+                _ => None,
+            });
         if let Some(progress) = streaming
             && let Progress::Suspended(cursor) = progress
         {
@@ -100,7 +108,11 @@ impl Session {
             plan.prepared.bind(index, value)?;
         }
         let streams = matches!(plan.kind, Kind::Select | Kind::Explain);
-        let mut rows = if streams { plan.prepared.stream()? } else { plan.prepared.execute()? };
+        let mut rows = if streams {
+            plan.prepared.stream()?
+        } else {
+            plan.prepared.execute()?
+        };
         if plan.kind == Kind::Define {
             // Others see it when it commits; this session sees it now.
             self.transaction.changed_catalog = true;
@@ -174,7 +186,9 @@ fn changed(rows: &mut Rows, kind: Kind) -> Result<u64, engine::Error> {
         Outcome::Changed(count) => Ok(count),
         _ if kind == Kind::Define => {
             let chunk = rows.next_chunk()?;
-            let count = chunk.as_ref().and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
+            let count = chunk
+                .as_ref()
+                .and_then(|chunk| chunk.column(0).values::<i64>()?.first().copied());
             Ok(count.unwrap_or(0).unsigned_abs())
         }
         Outcome::Rows | Outcome::Nothing => Ok(0),

@@ -36,19 +36,35 @@ enum Kind {
 }
 
 const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
-    Known { name, default, kind, reported: false }
+    Known {
+        name,
+        default,
+        kind,
+        reported: false,
+    }
 }
 
 const fn reported(name: &'static str, default: &'static str, kind: Kind) -> Known {
-    Known { name, default, kind, reported: true }
+    Known {
+        name,
+        default,
+        kind,
+        reported: true,
+    }
 }
 
 /// The version that clients take the server for.
 pub const SERVER_VERSION: &str = "15.13";
 
-const ISOLATION: Kind = Kind::Choice(&["serializable", "repeatable read", "read committed", "read uncommitted"]);
-const MESSAGE_LEVELS: Kind =
-    Kind::Choice(&["debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "info", "warning", "error"]);
+const ISOLATION: Kind = Kind::Choice(&[
+    "serializable",
+    "repeatable read",
+    "read committed",
+    "read uncommitted",
+]);
+const MESSAGE_LEVELS: Kind = Kind::Choice(&[
+    "debug5", "debug4", "debug3", "debug2", "debug1", "debug", "log", "notice", "info", "warning", "error",
+]);
 
 #[rustfmt::skip]
 const KNOWN: &[Known] = &[
@@ -152,7 +168,9 @@ impl Settings {
         let default = self.startup.get(&key).cloned();
         let change = self.assign(name, value.or(default.as_deref()))?;
         if in_transaction {
-            self.before_transaction.entry(key.clone()).or_insert_with(|| before.clone());
+            self.before_transaction
+                .entry(key.clone())
+                .or_insert_with(|| before.clone());
             match scope {
                 Scope::Local => {
                     self.local.entry(key).or_insert(before);
@@ -167,8 +185,16 @@ impl Settings {
 
     /// RESET ALL.
     pub fn reset_all(&mut self, in_transaction: bool) -> Vec<Change> {
-        let names: Vec<String> = self.values.keys().filter(|name| !is_fixed(name)).cloned().collect();
-        names.iter().filter_map(|name| self.set(Scope::Session, name, None, in_transaction).ok()).collect()
+        let names: Vec<String> = self
+            .values
+            .keys()
+            .filter(|name| !is_fixed(name))
+            .cloned()
+            .collect();
+        names
+            .iter()
+            .filter_map(|name| self.set(Scope::Session, name, None, in_transaction).ok())
+            .collect()
     }
 
     /// The transaction ended; what is to be undone is undone.
@@ -176,7 +202,9 @@ impl Settings {
         let local = std::mem::take(&mut self.local);
         let before = std::mem::take(&mut self.before_transaction);
         let undo = if committed { local } else { before };
-        undo.iter().filter_map(|(name, value)| self.assign(name, value.as_deref()).ok()).collect()
+        undo.iter()
+            .filter_map(|(name, value)| self.assign(name, value.as_deref()).ok())
+            .collect()
     }
 
     /// SHOW.
@@ -190,30 +218,48 @@ impl Settings {
 
     /// SHOW ALL: all parameters by name.
     pub fn all(&self) -> Vec<(String, String)> {
-        let mut all: BTreeMap<String, String> =
-            KNOWN.iter().map(|known| (known.name.to_owned(), known.default.to_owned())).collect();
-        all.extend(self.values.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let mut all: BTreeMap<String, String> = KNOWN
+            .iter()
+            .map(|known| (known.name.to_owned(), known.default.to_owned()))
+            .collect();
+        all.extend(
+            self.values
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         all.into_iter().collect()
     }
 
     /// The parameters that a client is told at the start.
     pub fn reported(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
-        KNOWN
-            .iter()
-            .filter(|known| known.reported)
-            .map(|known| (known.name, self.values.get(known.name).cloned().unwrap_or_else(|| known.default.to_owned())))
+        KNOWN.iter().filter(|known| known.reported).map(|known| {
+            (
+                known.name,
+                self.values
+                    .get(known.name)
+                    .cloned()
+                    .unwrap_or_else(|| known.default.to_owned()),
+            )
+        })
     }
 
     /// Is every transaction to be read only?
     pub fn read_only_by_default(&self) -> bool {
-        self.show("default_transaction_read_only").is_some_and(|value| value == "on")
+        self.show("default_transaction_read_only")
+            .is_some_and(|value| value == "on")
     }
 
     /// What the encoder must know.
     pub fn encoding(&self) -> encode::Settings {
-        let extra_float_digits =
-            self.values.get("extra_float_digits").and_then(|digits| digits.parse().ok()).unwrap_or(1);
-        encode::Settings { time_zone: self.time_zone.clone(), extra_float_digits }
+        let extra_float_digits = self
+            .values
+            .get("extra_float_digits")
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(1);
+        encode::Settings {
+            time_zone: self.time_zone.clone(),
+            extra_float_digits,
+        }
     }
 
     /// Changes whenever a parameter does: plans made before may be out of date.
@@ -225,7 +271,10 @@ impl Settings {
         let Some(known) = find(name) else {
             // A customized option has a class; anybody may invent one.
             if !name.contains('.') {
-                return Err(SessionError::new("42704", format!("unrecognized configuration parameter \"{name}\"")));
+                return Err(SessionError::new(
+                    "42704",
+                    format!("unrecognized configuration parameter \"{name}\""),
+                ));
             }
             self.store(canonical(name), value.map(str::to_owned));
             return Ok(Change::default());
@@ -238,28 +287,50 @@ impl Settings {
             return Ok(known.change(known.default));
         };
         let invalid = || {
-            SessionError::new("22023", format!("invalid value for parameter \"{}\": \"{value}\"", known.name))
+            SessionError::new(
+                "22023",
+                format!("invalid value for parameter \"{}\": \"{value}\"", known.name),
+            )
         };
         let value = match &known.kind {
             Kind::Fixed => {
-                return Err(SessionError::new("55P02", format!("parameter \"{}\" cannot be changed", known.name)));
+                return Err(SessionError::new(
+                    "55P02",
+                    format!("parameter \"{}\" cannot be changed", known.name),
+                ));
             }
             Kind::Bool => bool_value(value).map(str::to_owned).ok_or_else(|| {
-                SessionError::new("22023", format!("parameter \"{}\" requires a Boolean value", known.name))
+                SessionError::new(
+                    "22023",
+                    format!("parameter \"{}\" requires a Boolean value", known.name),
+                )
             })?,
-            Kind::Integer => value.trim().parse::<i32>().map(|number| number.to_string()).map_err(|_| invalid())?,
+            Kind::Integer => value
+                .trim()
+                .parse::<i32>()
+                .map(|number| number.to_string())
+                .map_err(|_| invalid())?,
             Kind::Text | Kind::Engine(_) => value.to_owned(),
             Kind::Choice(choices) => {
-                let choice =
-                    choices.iter().find(|choice| choice.eq_ignore_ascii_case(value)).ok_or_else(invalid)?;
+                let choice = choices
+                    .iter()
+                    .find(|choice| choice.eq_ignore_ascii_case(value))
+                    .ok_or_else(invalid)?;
                 // Names of the same encoding.
-                if known.name == "client_encoding" { "UTF8".to_owned() } else { (*choice).to_owned() }
+                if known.name == "client_encoding" {
+                    "UTF8".to_owned()
+                } else {
+                    (*choice).to_owned()
+                }
             }
             Kind::Only(only) => {
                 if !value.to_lowercase().starts_with(only) {
                     return Err(SessionError::new(
                         "0A000",
-                        format!("{} \"{value}\" is not supported, only \"{}\" is", known.name, known.default),
+                        format!(
+                            "{} \"{value}\" is not supported, only \"{}\" is",
+                            known.name, known.default
+                        ),
                     ));
                 }
                 known.default.to_owned()
@@ -291,7 +362,10 @@ impl Known {
             Kind::TimeZone => Some(format!("SET TimeZone = {}", quote_literal(value))),
             _ => None,
         };
-        Change { engine, report: self.reported.then(|| (self.name, value.to_owned())) }
+        Change {
+            engine,
+            report: self.reported.then(|| (self.name, value.to_owned())),
+        }
     }
 }
 
@@ -326,7 +400,11 @@ fn time_zone(value: &str) -> Option<(jiff::tz::TimeZone, String)> {
     if let Ok(hours) = value.parse::<i8>() {
         let offset = jiff::tz::Offset::from_hours(hours).ok()?;
         // In the names of these zones, west is positive.
-        let name = if hours == 0 { "UTC".to_owned() } else { format!("Etc/GMT{:+}", -i16::from(hours)) };
+        let name = if hours == 0 {
+            "UTC".to_owned()
+        } else {
+            format!("Etc/GMT{:+}", -i16::from(hours))
+        };
         return Some((jiff::tz::TimeZone::fixed(offset), name));
     }
     let zone = jiff::tz::TimeZone::get(value).ok()?;
@@ -341,8 +419,12 @@ mod tests {
     #[test]
     fn a_setting_is_undone_with_its_transaction() {
         let mut settings = Settings::new("alice");
-        settings.set(Scope::Session, "application_name", Some("a"), false).unwrap();
-        settings.set(Scope::Session, "application_name", Some("b"), true).unwrap();
+        settings
+            .set(Scope::Session, "application_name", Some("a"), false)
+            .unwrap();
+        settings
+            .set(Scope::Session, "application_name", Some("b"), true)
+            .unwrap();
         let changes = settings.end_transaction(false);
         assert_eq!(changes[0].report, Some(("application_name", "a".to_owned())));
         assert_eq!(settings.show("Application_Name").unwrap(), "a");
@@ -361,18 +443,31 @@ mod tests {
     #[test]
     fn time_zones_are_known_to_both_sides() {
         let mut settings = Settings::new("alice");
-        let change = settings.set(Scope::Session, "timezone", Some("europe/berlin"), false).unwrap();
+        let change = settings
+            .set(Scope::Session, "timezone", Some("europe/berlin"), false)
+            .unwrap();
         assert_eq!(change.engine.as_deref(), Some("SET TimeZone = 'Europe/Berlin'"));
         assert_eq!(change.report, Some(("TimeZone", "Europe/Berlin".to_owned())));
-        let west = settings.set(Scope::Session, "timezone", Some("-5"), false).unwrap();
+        let west = settings
+            .set(Scope::Session, "timezone", Some("-5"), false)
+            .unwrap();
         assert_eq!(west.engine.as_deref(), Some("SET TimeZone = 'Etc/GMT+5'"));
-        assert!(settings.set(Scope::Session, "timezone", Some("Mars/Base"), false).is_err());
+        assert!(
+            settings
+                .set(Scope::Session, "timezone", Some("Mars/Base"), false)
+                .is_err()
+        );
     }
 
     #[test]
     fn unknown_and_fixed_parameters_are_refused() {
         let mut settings = Settings::new("alice");
-        let mut state = |name: &str| settings.set(Scope::Session, name, Some("x"), false).unwrap_err().sqlstate;
+        let mut state = |name: &str| {
+            settings
+                .set(Scope::Session, name, Some("x"), false)
+                .unwrap_err()
+                .sqlstate
+        };
         assert_eq!(state("nonsense"), "42704");
         assert_eq!(state("server_version"), "55P02");
         assert_eq!(state("jit"), "22023");
@@ -383,7 +478,9 @@ mod tests {
     fn reset_goes_back_to_the_startup_value() {
         let mut settings = Settings::new("alice");
         settings.set_at_start("application_name", "tool").unwrap();
-        settings.set(Scope::Session, "application_name", Some("x"), false).unwrap();
+        settings
+            .set(Scope::Session, "application_name", Some("x"), false)
+            .unwrap();
         settings.reset_all(false);
         assert_eq!(settings.show("application_name").unwrap(), "tool");
     }

@@ -25,10 +25,8 @@ impl Session {
         for range in statements {
             let start = range.start;
             let statement = self.plans.get(&query[range]);
-            self.run_simple(&statement, several).map_err(|failure| match failure {
-                Failure::Report(error) => Failure::Report(error.locate(query, start)),
-                gone => gone,
-            })?;
+            self.run_simple(&statement, several)
+                .map_err(|failure| failure.locate(query, start))?;
         }
         if self.transaction.state() == State::Implicit {
             self.commit()?;

@@ -72,6 +72,11 @@ pub struct Currency {
     pub settings: u64,
 }
 
+impl Currency {
+    /// In place of a catalog's generation: never current again.
+    pub const NEVER: u64 = u64::MAX;
+}
+
 impl Statement {
     /// Recognises the statement at `sql`.
     pub fn new(sql: &str, declared: Vec<u32>) -> Statement {
@@ -80,7 +85,12 @@ impl Statement {
             None if tokens(sql).next().is_none() => Action::Empty,
             None => sql::copy::parse(sql).map_or(Action::Engine, Action::Copy),
         };
-        Statement { sql: sql.to_owned(), action, declared, plan: Mutex::new(None) }
+        Statement {
+            sql: sql.to_owned(),
+            action,
+            declared,
+            plan: Mutex::new(None),
+        }
     }
 
     /// Its plan, made now if there is none that is current.
@@ -95,7 +105,10 @@ impl Statement {
             let columns = slot.take().map(|plan| plan.columns);
             let plan = Plan::make(connection, &self.sql, &self.declared, currency, policy)?;
             if columns.is_some_and(|before| !same_row(&before, &plan.columns)) {
-                return Err(SessionError::new("0A000", "cached plan must not change result type"));
+                return Err(SessionError::new(
+                    "0A000",
+                    "cached plan must not change result type",
+                ));
             }
             *slot = Some(plan);
         }
@@ -116,7 +129,10 @@ pub struct CurrentPlan<'a>(MutexGuard<'a, Option<Plan>>);
 impl std::ops::Deref for CurrentPlan<'_> {
     type Target = Plan;
 
-    #[allow(clippy::expect_used, reason = "Statement::plan fills the slot before it makes this value")]
+    #[allow(
+        clippy::expect_used,
+        reason = "Statement::plan fills the slot before it makes this value"
+    )]
     fn deref(&self) -> &Plan {
         self.0.as_ref().expect("a current plan is there")
     }
@@ -125,7 +141,10 @@ impl std::ops::Deref for CurrentPlan<'_> {
 /// Do two row descriptions say the same, as far as a client decodes by them?
 pub fn same_row(one: &[Column], other: &[Column]) -> bool {
     one.len() == other.len()
-        && one.iter().zip(other).all(|(one, other)| one.data_type == other.data_type && one.name == other.name)
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| one.data_type == other.data_type && one.name == other.name)
 }
 
 impl Plan {
@@ -173,19 +192,30 @@ impl Plan {
             Kind::Other if !tag_yields_rows(sql) => Vec::new(),
             _ => prepared.columns(),
         };
-        Ok(Plan { prepared, kind, tag, columns, parameters, currency })
+        Ok(Plan {
+            prepared,
+            kind,
+            tag,
+            columns,
+            parameters,
+            currency,
+        })
     }
 }
 
 /// The second look at what a statement is: this one is DuckDB's own.
 fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
-    let first = tokens(sql).next().map(|token| token.text(sql).to_ascii_uppercase()).unwrap_or_default();
+    let first = tokens(sql)
+        .next()
+        .map(|token| token.text(sql).to_ascii_uppercase())
+        .unwrap_or_default();
     match prepared.kind() {
         Kind::Forbidden => Err(SessionError::new("42501", format!("{first} is not permitted"))),
         // USE and the reading pragmas pass, and so do variables of the session.
-        Kind::Setting if first == "SET" || first == "RESET" => {
-            Err(SessionError::new("42501", "permission denied to set a parameter of the whole instance"))
-        }
+        Kind::Setting if first == "SET" || first == "RESET" => Err(SessionError::new(
+            "42501",
+            "permission denied to set a parameter of the whole instance",
+        )),
         _ => Ok(()),
     }
 }
@@ -196,7 +226,9 @@ fn cast_for(declared: u32, deduced: &LogicalType) -> Option<LogicalType> {
     let wanted = encode::type_for_oid(declared);
     match wanted {
         // Drivers declare text for everything; what DuckDB deduced is better.
-        Some(LogicalType::Varchar) | None => (*deduced == LogicalType::Unknown).then_some(LogicalType::Varchar),
+        Some(LogicalType::Varchar) | None => {
+            (*deduced == LogicalType::Unknown).then_some(LogicalType::Varchar)
+        }
         // The declaration says nothing about precision.
         Some(LogicalType::Decimal { .. }) if matches!(deduced, LogicalType::Decimal { .. }) => None,
         Some(wanted) => (wanted != *deduced).then_some(wanted),
@@ -207,10 +239,16 @@ fn with_casts(sql: &str, casts: &[Option<LogicalType>]) -> String {
     let mut text = String::with_capacity(sql.len() + 32);
     let mut copied = 0;
     for token in tokens(sql) {
-        let cast = token.parameter(sql).and_then(|number| casts.get(number.checked_sub(1)?)?.as_ref());
+        let cast = token
+            .parameter(sql)
+            .and_then(|number| casts.get(number.checked_sub(1)?)?.as_ref());
         if let Some(cast) = cast {
             text.push_str(&sql[copied..token.start]);
-            text.push_str(&format!("CAST({} AS {})", token.text(sql), encode::sql_name(cast)));
+            text.push_str(&format!(
+                "CAST({} AS {})",
+                token.text(sql),
+                encode::sql_name(cast)
+            ));
             copied = token.end;
         }
     }
@@ -225,7 +263,11 @@ fn has_returning(sql: &str) -> bool {
 /// CALL and EXECUTE may yield rows, COPY of files and CHECKPOINT do not.
 fn tag_yields_rows(sql: &str) -> bool {
     let first = tokens(sql).next();
-    first.is_some_and(|token| ["CALL", "EXECUTE", "PRAGMA"].iter().any(|word| token.is(sql, word)))
+    first.is_some_and(|token| {
+        ["CALL", "EXECUTE", "PRAGMA"]
+            .iter()
+            .any(|word| token.is(sql, word))
+    })
 }
 
 /// Plans of simple queries by their text, so that the same statement sent again
@@ -252,7 +294,10 @@ impl PlanCache {
 
     /// Keeps a statement that ran, if it is of a kind that comes again.
     pub fn keep(&mut self, statement: &Arc<Statement>, kind: engine::Kind) {
-        let known = self.entries.first().is_some_and(|first| Arc::ptr_eq(first, statement));
+        let known = self
+            .entries
+            .first()
+            .is_some_and(|first| Arc::ptr_eq(first, statement));
         if known || statement.sql.len() > Self::LONGEST || !matches!(kind, Kind::Select | Kind::Modify) {
             return;
         }

@@ -106,7 +106,12 @@ pub enum Show {
 
 /// Recognises a session statement; `None` is one for DuckDB.
 pub fn classify(sql: &str) -> Option<SessionStatement> {
-    Words { sql, tokens: tokens(sql).collect(), at: 0 }.statement()
+    Words {
+        sql,
+        tokens: tokens(sql).collect(),
+        at: 0,
+    }
+    .statement()
 }
 
 /// A cursor over the tokens of one statement.
@@ -118,7 +123,10 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn take(&mut self, word: &str) -> bool {
-        let found = self.tokens.get(self.at).is_some_and(|token| token.is(self.sql, word));
+        let found = self
+            .tokens
+            .get(self.at)
+            .is_some_and(|token| token.is(self.sql, word));
         self.at += usize::from(found);
         found
     }
@@ -166,13 +174,17 @@ impl<'a> Words<'a> {
                 let start = self.at;
                 self.take_any(&["WORK", "TRANSACTION"]);
                 if self.take("TO") {
-                    return Some(S::Savepoint { command: "ROLLBACK TO SAVEPOINT" });
+                    return Some(S::Savepoint {
+                        command: "ROLLBACK TO SAVEPOINT",
+                    });
                 }
                 self.at = start;
                 self.chain().map(|chain| S::Rollback { chain })
             }
             "SAVEPOINT" => Some(S::Savepoint { command: "SAVEPOINT" }),
-            "RELEASE" => Some(S::Savepoint { command: "RELEASE SAVEPOINT" }),
+            "RELEASE" => Some(S::Savepoint {
+                command: "RELEASE SAVEPOINT",
+            }),
             "SET" => self.set(),
             "RESET" => self.reset(),
             "SHOW" => self.show(),
@@ -220,7 +232,10 @@ impl<'a> Words<'a> {
                 if !level {
                     return None;
                 }
-            } else if !(self.take("DEFERRABLE") || (self.take("NOT") && self.take("DEFERRABLE")) || self.take(",")) {
+            } else if !(self.take("DEFERRABLE")
+                || (self.take("NOT") && self.take("DEFERRABLE"))
+                || self.take(","))
+            {
                 return None;
             }
         }
@@ -267,7 +282,11 @@ impl<'a> Words<'a> {
             name
         };
         if self.take("DEFAULT") || (name == "timezone" && self.take("LOCAL")) {
-            return self.end(SessionStatement::Set { scope, name, value: SetValue::Default });
+            return self.end(SessionStatement::Set {
+                scope,
+                name,
+                value: SetValue::Default,
+            });
         }
         let mut values = Vec::new();
         loop {
@@ -276,7 +295,11 @@ impl<'a> Words<'a> {
                 break;
             }
         }
-        self.end(SessionStatement::Set { scope, name, value: SetValue::To(values.join(", ")) })
+        self.end(SessionStatement::Set {
+            scope,
+            name,
+            value: SetValue::To(values.join(", ")),
+        })
     }
 
     /// `name` or `class.name`.
@@ -290,7 +313,8 @@ impl<'a> Words<'a> {
     }
 
     fn value(&mut self) -> Option<String> {
-        let sign = if self.take("-") { "-" } else if self.take("+") { "" } else { "" };
+        let sign = if self.take("-") { "-" } else { "" };
+        self.take("+");
         let token = self.next()?;
         let text = token.text(self.sql);
         match token.kind {
@@ -317,7 +341,11 @@ impl<'a> Words<'a> {
     /// DuckDB's SHOW TABLES and its like stay DuckDB's.
     fn show(&mut self) -> Option<SessionStatement> {
         if self.take("ALL") {
-            return if self.take("TABLES") { None } else { self.end(SessionStatement::Show(Show::All)) };
+            return if self.take("TABLES") {
+                None
+            } else {
+                self.end(SessionStatement::Show(Show::All))
+            };
         }
         if self.take("TIME") {
             return (self.take("ZONE") && self.at_end())
@@ -369,7 +397,11 @@ impl<'a> Words<'a> {
             return None;
         }
         let start = self.next()?.start;
-        Some(SessionStatement::Prepare { name, types, statement: self.sql[start..].to_owned() })
+        Some(SessionStatement::Prepare {
+            name,
+            types,
+            statement: self.sql[start..].to_owned(),
+        })
     }
 }
 
@@ -378,11 +410,14 @@ fn string_value(literal: &str) -> Option<String> {
     if let Some(rest) = literal.strip_prefix('\'') {
         return Some(rest.strip_suffix('\'')?.replace("''", "'"));
     }
-    if literal.starts_with('$') {
-        let tag = literal[1..].find('$')? + 2;
+    if let Some(rest) = literal.strip_prefix('$') {
+        let tag = rest.find('$')? + 2;
         return Some(literal.get(tag..literal.len().checked_sub(tag)?)?.to_owned());
     }
-    let rest = literal.strip_prefix(['e', 'E'])?.strip_prefix('\'')?.strip_suffix('\'')?;
+    let rest = literal
+        .strip_prefix(['e', 'E'])?
+        .strip_prefix('\'')?
+        .strip_suffix('\'')?;
     let mut value = String::with_capacity(rest.len());
     let mut characters = rest.chars();
     while let Some(character) = characters.next() {
@@ -405,7 +440,9 @@ fn string_value(literal: &str) -> Option<String> {
 
 /// The value of a string literal as it was written in SQL.
 pub(super) fn literal_value(token: &Token, sql: &str) -> Option<String> {
-    (token.kind == Kind::String).then(|| string_value(token.text(sql))).flatten()
+    (token.kind == Kind::String)
+        .then(|| string_value(token.text(sql)))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -414,35 +451,64 @@ mod tests {
     use super::*;
 
     fn set(name: &str, value: &str) -> Option<S> {
-        Some(S::Set { scope: Scope::Session, name: name.into(), value: SetValue::To(value.into()) })
+        Some(S::Set {
+            scope: Scope::Session,
+            name: name.into(),
+            value: SetValue::To(value.into()),
+        })
     }
 
     #[test]
     fn transaction_statements_are_recognised_in_all_their_forms() {
-        for sql in ["begin", "BEGIN WORK", "start transaction isolation level repeatable read, read write"] {
+        for sql in [
+            "begin",
+            "BEGIN WORK",
+            "start transaction isolation level repeatable read, read write",
+        ] {
             assert_eq!(classify(sql), Some(S::Begin { read_only: false }), "{sql}");
         }
         assert_eq!(classify("begin read only"), Some(S::Begin { read_only: true }));
         assert_eq!(classify("commit and no chain"), Some(S::Commit { chain: false }));
         assert_eq!(classify("end"), Some(S::Commit { chain: false }));
-        assert_eq!(classify("rollback work and chain"), Some(S::Rollback { chain: true }));
-        assert_eq!(classify("rollback to savepoint a"), Some(S::Savepoint { command: "ROLLBACK TO SAVEPOINT" }));
+        assert_eq!(
+            classify("rollback work and chain"),
+            Some(S::Rollback { chain: true })
+        );
+        assert_eq!(
+            classify("rollback to savepoint a"),
+            Some(S::Savepoint {
+                command: "ROLLBACK TO SAVEPOINT"
+            })
+        );
         assert_eq!(classify("begin nonsense"), None);
     }
 
     #[test]
     fn settings_are_read_with_their_values() {
-        assert_eq!(classify("set search_path to a, \"B\""), set("search_path", "a, B"));
-        assert_eq!(classify("SET TIME ZONE 'Europe/Berlin'"), set("timezone", "Europe/Berlin"));
+        assert_eq!(
+            classify("set search_path to a, \"B\""),
+            set("search_path", "a, B")
+        );
+        assert_eq!(
+            classify("SET TIME ZONE 'Europe/Berlin'"),
+            set("timezone", "Europe/Berlin")
+        );
         assert_eq!(classify("set my.flag = -1"), set("my.flag", "-1"));
         assert_eq!(classify("set x = E'a\\'b'"), set("x", "a'b"));
         assert_eq!(
             classify("set local x to default"),
-            Some(S::Set { scope: Scope::Local, name: "x".into(), value: SetValue::Default })
+            Some(S::Set {
+                scope: Scope::Local,
+                name: "x".into(),
+                value: SetValue::Default
+            })
         );
         assert_eq!(classify("set transaction read only"), Some(S::SetTransaction));
         assert_eq!(classify("show tables"), None);
-        assert_eq!(classify("show server_version"), Some(S::Show(Show::One("server_version".into()))));
+        assert_eq!(
+            classify("show server_version"),
+            Some(S::Show(Show::One("server_version".into())))
+        );
     }
 
     #[test]
@@ -455,7 +521,13 @@ mod tests {
                 statement: "select $1, $2".into()
             })
         );
-        assert_eq!(classify("execute P(1)"), Some(S::Execute { name: "p".into(), arguments: "1".into() }));
+        assert_eq!(
+            classify("execute P(1)"),
+            Some(S::Execute {
+                name: "p".into(),
+                arguments: "1".into()
+            })
+        );
         assert_eq!(classify("deallocate all"), Some(S::Deallocate(None)));
     }
 

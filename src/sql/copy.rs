@@ -72,7 +72,12 @@ impl OptionValue {
 
 /// Reads a COPY from STDIN or to STDOUT; `None` is any other statement.
 pub fn parse(sql: &str) -> Option<CopyStatement> {
-    Parser { sql, tokens: tokens(sql).collect(), at: 0 }.copy()
+    Parser {
+        sql,
+        tokens: tokens(sql).collect(),
+        at: 0,
+    }
+    .copy()
 }
 
 struct Parser<'a> {
@@ -102,7 +107,11 @@ impl Parser<'_> {
         if !self.take("COPY") {
             return None;
         }
-        let subject = if self.peek()?.text(self.sql) == "(" { self.query()? } else { self.table()? };
+        let subject = if self.peek()?.text(self.sql) == "(" {
+            self.query()?
+        } else {
+            self.table()?
+        };
         let direction = match () {
             () if self.take("FROM") && self.take("STDIN") => Direction::In,
             () if self.take("TO") && self.take("STDOUT") => Direction::Out,
@@ -115,7 +124,11 @@ impl Parser<'_> {
             Some(token) if token.text(self.sql) == "(" => self.list()?,
             Some(_) => self.legacy()?,
         };
-        (self.at == self.tokens.len()).then_some(CopyStatement { subject, direction, options })
+        (self.at == self.tokens.len()).then_some(CopyStatement {
+            subject,
+            direction,
+            options,
+        })
     }
 
     fn query(&mut self) -> Option<Subject> {
@@ -140,8 +153,15 @@ impl Parser<'_> {
         while self.take(".") {
             end = self.next().filter(Token::is_name)?.end;
         }
-        let columns = if self.peek()?.text(self.sql) == "(" { self.columns()? } else { Vec::new() };
-        Some(Subject::Table { name: self.sql[start..end].to_owned(), columns })
+        let columns = if self.peek()?.text(self.sql) == "(" {
+            self.columns()?
+        } else {
+            Vec::new()
+        };
+        Some(Subject::Table {
+            name: self.sql[start..end].to_owned(),
+            columns,
+        })
     }
 
     fn columns(&mut self) -> Option<Vec<String>> {
@@ -160,9 +180,9 @@ impl Parser<'_> {
         let token = self.next()?;
         match token.kind {
             Kind::String => literal_value(&token, self.sql).map(OptionValue::One),
-            Kind::Word | Kind::Number | Kind::QuotedIdentifier => {
-                Some(OptionValue::One(token.text(self.sql).trim_matches('"').to_owned()))
-            }
+            Kind::Word | Kind::Number | Kind::QuotedIdentifier => Some(OptionValue::One(
+                token.text(self.sql).trim_matches('"').to_owned(),
+            )),
             Kind::Parameter | Kind::Symbol => None,
         }
     }
@@ -210,7 +230,8 @@ impl Parser<'_> {
                     if self.take("*") {
                         (kind.to_owned(), OptionValue::All)
                     } else {
-                        let mut columns = vec![identifier(self.next().filter(Token::is_name)?.text(self.sql))];
+                        let mut columns =
+                            vec![identifier(self.next().filter(Token::is_name)?.text(self.sql))];
                         while self.take(",") {
                             columns.push(identifier(self.next().filter(Token::is_name)?.text(self.sql)));
                         }
@@ -230,10 +251,14 @@ mod tests {
 
     #[test]
     fn both_option_syntaxes_mean_the_same() {
-        let one = parse("copy s.\"T\" (a, \"B\") from stdin with (format csv, header true, delimiter ';')").unwrap();
+        let one = parse("copy s.\"T\" (a, \"B\") from stdin with (format csv, header true, delimiter ';')")
+            .unwrap();
         assert_eq!(
             one.subject,
-            Subject::Table { name: "s.\"T\"".into(), columns: vec!["a".into(), "B".into()] }
+            Subject::Table {
+                name: "s.\"T\"".into(),
+                columns: vec!["a".into(), "B".into()]
+            }
         );
         assert_eq!(one.direction, Direction::In);
         let other = parse("copy s.\"T\" (a, \"B\") from stdin csv header delimiter as ';'").unwrap();
@@ -245,7 +270,10 @@ mod tests {
     #[test]
     fn a_query_may_hold_parentheses_and_strings() {
         let copy = parse("COPY (select ')' from (values (1)) t) TO STDOUT").unwrap();
-        assert_eq!(copy.subject, Subject::Query("select ')' from (values (1)) t".into()));
+        assert_eq!(
+            copy.subject,
+            Subject::Query("select ')' from (values (1)) t".into())
+        );
         assert_eq!(copy.direction, Direction::Out);
     }
 

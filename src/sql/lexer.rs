@@ -51,13 +51,18 @@ impl Token {
 
     /// The number of a parameter, `$1` being 1.
     pub fn parameter(&self, sql: &str) -> Option<usize> {
-        (self.kind == Kind::Parameter).then(|| self.text(sql)[1..].parse().ok()).flatten()
+        (self.kind == Kind::Parameter)
+            .then(|| self.text(sql)[1..].parse().ok())
+            .flatten()
     }
 }
 
 /// The tokens of `sql`, without blanks and comments.
 pub fn tokens(sql: &str) -> Tokens<'_> {
-    Tokens { sql: sql.as_bytes(), at: 0 }
+    Tokens {
+        sql: sql.as_bytes(),
+        at: 0,
+    }
 }
 
 /// See [`tokens`].
@@ -112,7 +117,11 @@ impl Iterator for Tokens<'_> {
                 Kind::Symbol
             }
         };
-        Some(Token { kind, start, end: self.at })
+        Some(Token {
+            kind,
+            start,
+            end: self.at,
+        })
     }
 }
 

@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn semicolons_inside_quotes_and_comments_do_not_split() {
-        assert_eq!(parts("select ';' /* ; */, $a$;$a$, \"x;y\" -- ;\n"), ["select ';' /* ; */, $a$;$a$, \"x;y\""]);
+        assert_eq!(
+            parts("select ';' /* ; */, $a$;$a$, \"x;y\" -- ;\n"),
+            ["select ';' /* ; */, $a$;$a$, \"x;y\""]
+        );
         assert_eq!(parts(r"select E'\';'; select 2"), [r"select E'\';'", "select 2"]);
     }
 

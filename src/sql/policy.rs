@@ -71,14 +71,20 @@ const READING_PRAGMAS: [&str; 10] = [
 pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusal> {
     let all: Vec<Token> = tokens(sql).collect();
     for (words, name) in COMMANDS {
-        let fits = words.iter().enumerate().all(|(at, word)| all.get(at).is_some_and(|token| token.is(sql, word)));
+        let fits = words
+            .iter()
+            .enumerate()
+            .all(|(at, word)| all.get(at).is_some_and(|token| token.is(sql, word)));
         if fits {
             return Err(Refusal::Command(name));
         }
     }
     let starts = |word: &str| all.first().is_some_and(|token| token.is(sql, word));
     if starts("PRAGMA") {
-        let name = all.get(1).map(|token| super::identifier(token.text(sql)).to_lowercase()).unwrap_or_default();
+        let name = all
+            .get(1)
+            .map(|token| super::identifier(token.text(sql)).to_lowercase())
+            .unwrap_or_default();
         if !READING_PRAGMAS.contains(&name.as_str()) {
             return Err(Refusal::Function(name));
         }
@@ -132,8 +138,14 @@ fn check_copy(sql: &str, all: &[Token], file_access: &[std::path::PathBuf]) -> R
 /// Links that lead out are DuckDB's to refuse, which resolves them.
 fn is_inside(file: &str, directories: &[std::path::PathBuf]) -> bool {
     let path = std::path::Path::new(file);
-    let plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
-    plain && directories.iter().any(|directory| path.starts_with(directory) && path != directory)
+    let plain = path.is_absolute()
+        && !path
+            .components()
+            .any(|part| part == std::path::Component::ParentDir);
+    plain
+        && directories
+            .iter()
+            .any(|directory| path.starts_with(directory) && path != directory)
 }
 
 #[cfg(test)]
@@ -161,7 +173,12 @@ mod tests {
         ] {
             assert!(refused(sql), "{sql}");
         }
-        for sql in ["select 1", "pragma table_info('t')", "call pragma_version()", "select attach from t"] {
+        for sql in [
+            "select 1",
+            "pragma table_info('t')",
+            "call pragma_version()",
+            "select attach from t",
+        ] {
             assert!(!refused(sql), "{sql}");
         }
     }

@@ -15,12 +15,18 @@ pub struct CommandTag {
 impl CommandTag {
     /// A tag without a count.
     pub fn plain(name: impl Into<String>) -> CommandTag {
-        CommandTag { name: name.into(), counted: false }
+        CommandTag {
+            name: name.into(),
+            counted: false,
+        }
     }
 
     /// A tag that ends in the number of rows.
     pub fn counted(name: impl Into<String>) -> CommandTag {
-        CommandTag { name: name.into(), counted: true }
+        CommandTag {
+            name: name.into(),
+            counted: true,
+        }
     }
 
     /// The tag's text for a command that returned or changed `rows` rows.
@@ -37,8 +43,11 @@ impl CommandTag {
 /// The tag of a statement that DuckDB runs. What has no PostgreSQL counterpart
 /// and returns rows counts as SELECT, so that every client reads the rows.
 pub fn command_tag(sql: &str) -> CommandTag {
-    let words: Vec<String> =
-        tokens(sql).take(8).filter(|token| token.is_name()).map(|token| token.text(sql).to_uppercase()).collect();
+    let words: Vec<String> = tokens(sql)
+        .take(8)
+        .filter(|token| token.is_name())
+        .map(|token| token.text(sql).to_uppercase())
+        .collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["INSERT" | "UPDATE" | "DELETE" | "MERGE" | "COPY", ..] => CommandTag::counted(words[0]),
@@ -55,7 +64,17 @@ pub fn command_tag(sql: &str) -> CommandTag {
 
 fn ddl_tag(verb: &str, rest: &[&str], sql: &str) -> CommandTag {
     const MODIFIERS: [&str; 12] = [
-        "OR", "REPLACE", "TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "UNIQUE", "PERSISTENT", "RECURSIVE", "UNLOGGED", "IF",
+        "OR",
+        "REPLACE",
+        "TEMP",
+        "TEMPORARY",
+        "LOCAL",
+        "GLOBAL",
+        "UNIQUE",
+        "PERSISTENT",
+        "RECURSIVE",
+        "UNLOGGED",
+        "IF",
         "EXISTS",
     ];
     let Some(kind) = rest.iter().find(|word| !MODIFIERS.contains(word)) else {
@@ -120,7 +139,10 @@ mod tests {
             ("with x as (delete from y returning *) select 1", "SELECT 7"),
             ("create or replace temp table t (a int)", "CREATE TABLE"),
             ("create table t as select 1", "SELECT 7"),
-            ("create table t (a int default (1 + cast(2 as int)))", "CREATE TABLE"),
+            (
+                "create table t (a int default (1 + cast(2 as int)))",
+                "CREATE TABLE",
+            ),
             ("create unique index i on t (a)", "CREATE INDEX"),
             ("drop view if exists v", "DROP VIEW"),
             ("alter table t add column b int", "ALTER TABLE"),

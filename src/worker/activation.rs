@@ -33,6 +33,8 @@ pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
     }
     match (handoff, rpc) {
         (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc }),
-        _ => Err(WorkerError::Activation("the sockets handoff and rpc were not passed".to_owned())),
+        _ => Err(WorkerError::Activation(
+            "the sockets handoff and rpc were not passed".to_owned(),
+        )),
     }
 }

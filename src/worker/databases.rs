@@ -21,12 +21,19 @@ pub(super) struct Databases {
     options: Options,
     /// The outer lock is held for look-ups only, an inner one while its database
     /// is being opened, so that opening one does not hold up the others.
-    open: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Instance>>>>>>,
+    open: Mutex<HashMap<String, Slot>>,
 }
+
+/// A database that is open, closed, or (while the lock is held) being opened.
+type Slot = Arc<Mutex<Option<Arc<Instance>>>>;
 
 impl Databases {
     pub(super) fn new(data_dir: PathBuf, options: Options) -> Databases {
-        Databases { data_dir, options, open: Mutex::default() }
+        Databases {
+            data_dir,
+            options,
+            open: Mutex::default(),
+        }
     }
 
     /// The instance of database `name`, opened now if need be. A file that does
@@ -42,7 +49,10 @@ impl Databases {
         }
         let path = database_path(&self.data_dir, name);
         if !create && !path.exists() {
-            return Err(SessionError::fatal("3D000", format!("database \"{name}\" does not exist")));
+            return Err(SessionError::fatal(
+                "3D000",
+                format!("database \"{name}\" does not exist"),
+            ));
         }
         let options = self.options.clone();
         let opened = tokio::task::spawn_blocking(move || Instance::open(&path, &options)).await;
@@ -58,7 +68,10 @@ impl Databases {
                 refusal.detail = Some(error.message);
                 Err(refusal)
             }
-            Err(_) => Err(SessionError::fatal("XX000", format!("opening database \"{name}\" failed"))),
+            Err(_) => Err(SessionError::fatal(
+                "XX000",
+                format!("opening database \"{name}\" failed"),
+            )),
         }
     }
 

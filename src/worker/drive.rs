@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::registry::{Full, Place};
 use super::Worker;
+use super::registry::{Full, Place};
 use crate::handoff::{Incoming, Listener, Offer, Reason};
 use crate::session::{Gone, Pause, Session, SessionError};
 
@@ -34,8 +34,16 @@ async fn receive(worker: Arc<Worker>, incoming: Incoming) {
     let backend_id = offer.session.state.backend_id;
     let refused = match worker.registry.reserve(backend_id) {
         Ok(place) => return admit(worker, offer, place).await,
-        Err(Full::InUse) => offer.refuse(Reason::BackendIdInUse, "the backend id is in use").await,
-        Err(Full::Draining) => offer.refuse(Reason::Draining, "the worker is being drained").await,
+        Err(Full::InUse) => {
+            offer
+                .refuse(Reason::BackendIdInUse, "the backend id is in use")
+                .await
+        }
+        Err(Full::Draining) => {
+            offer
+                .refuse(Reason::Draining, "the worker is being drained")
+                .await
+        }
     };
     if let Err(error) = refused {
         tracing::warn!(%error, "a refusal did not reach the control plane");
@@ -48,8 +56,16 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place) {
         Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
     };
     let (socket, state) = (session.socket, session.state);
-    tracing::debug!(backend = state.backend_id, user = state.user, database = state.database, "session begins");
-    let opened = worker.databases.open(&state.database, state.create_database).await;
+    tracing::debug!(
+        backend = state.backend_id,
+        user = state.user,
+        database = state.database,
+        "session begins"
+    );
+    let opened = worker
+        .databases
+        .open(&state.database, state.create_database)
+        .await;
     let policy = worker.policy.clone();
     let started = tokio::task::spawn_blocking(move || {
         let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));

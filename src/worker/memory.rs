@@ -14,7 +14,9 @@ const SHARE: u64 = 70;
 /// A limit in the form that DuckDB reads, if the machine's memory can be found out.
 pub(super) fn default_limit() -> Option<String> {
     let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").ok()?)?;
-    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
+    let group = fs::read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
     let available = group.map_or(machine, |group| group.min(machine));
     Some(format!("{}MiB", available / 100 * SHARE / (1 << 20)))
 }
@@ -32,7 +34,13 @@ fn group_limit(own_groups: &str, root: &Path) -> Option<u64> {
     directory
         .ancestors()
         .take_while(|ancestor| ancestor.starts_with(root))
-        .filter_map(|ancestor| fs::read_to_string(ancestor.join("memory.max")).ok()?.trim().parse().ok())
+        .filter_map(|ancestor| {
+            fs::read_to_string(ancestor.join("memory.max"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        })
         .min()
 }
 
@@ -43,7 +51,10 @@ mod tests {
     #[test]
     fn the_machines_memory_is_read_in_bytes() {
         assert_eq!(meminfo_total("MemFree: 1 kB\n"), None);
-        assert_eq!(meminfo_total("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
+        assert_eq!(
+            meminfo_total("MemTotal:       2048 kB\nMemFree: 1 kB\n"),
+            Some(2 << 20)
+        );
     }
 
     #[test]
@@ -54,7 +65,10 @@ mod tests {
         fs::write(own.join("memory.max"), "max\n").unwrap();
         fs::write(root.path().join("a/memory.max"), "1000\n").unwrap();
         fs::write(root.path().join("memory.max"), "5000\n").unwrap();
-        assert_eq!(group_limit("1:name=systemd:/x\n0::/a/b\n", root.path()), Some(1000));
+        assert_eq!(
+            group_limit("1:name=systemd:/x\n0::/a/b\n", root.path()),
+            Some(1000)
+        );
         assert_eq!(group_limit("1:memory:/x\n", root.path()), None);
     }
 }

@@ -18,11 +18,13 @@ mod registry;
 mod rpc;
 mod watch;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::stat::{SFlag, fstat};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use activation::{Sockets, inherited_sockets};
@@ -60,11 +62,17 @@ struct Worker {
 
 /// Runs a worker until it is told to stop and has drained.
 pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerError> {
-    let spool_directory = config.temp_directory.clone().unwrap_or_else(|| config.data_dir.join("tmp"));
+    let spool_directory = config
+        .temp_directory
+        .clone()
+        .unwrap_or_else(|| config.data_dir.join("tmp"));
     std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
     let registry = Arc::new(Registry::default());
     let options = Options {
-        memory_limit: config.memory_limit.map(|size| size.to_string()).or_else(memory::default_limit),
+        memory_limit: config
+            .memory_limit
+            .map(|size| size.to_string())
+            .or_else(memory::default_limit),
         threads: config.threads.map(|threads| threads.get() as usize),
         temp_directory: Some(spool_directory.clone()),
         extension_directory: config.extension_directory.clone(),
@@ -75,14 +83,21 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         id: config.id,
         databases: Databases::new(config.data_dir.clone(), options),
         registry: registry.clone(),
-        policy: Arc::new(Policy { file_access: config.file_access, spool_directory }),
+        policy: Arc::new(Policy {
+            file_access: config.file_access,
+            spool_directory,
+        }),
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
     let rpc = tokio::spawn(rpc::serve(worker.clone(), sockets.rpc));
     let intake = tokio::spawn(drive::intake(worker.clone(), sockets.handoff));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(worker = worker.id, engine = crate::engine::library_version(), "ready");
+    tracing::info!(
+        worker = worker.id,
+        engine = crate::engine::library_version(),
+        "ready"
+    );
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -99,16 +114,15 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 /// Returns when the other end of standard input is closed, which a control plane
 /// holds open as long as it lives. Under systemd standard input is no pipe.
 async fn supervisor_gone() {
-    let stdin = std::io::stdin();
-    let is_pipe = fstat(&stdin).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO));
-    if !is_pipe {
+    let lifeline = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(pipe::Receiver::from_owned_fd);
+    let Ok(mut lifeline) = lifeline else {
         return std::future::pending().await;
-    }
-    // Control-C in a terminal reaches the whole process group; the control plane
-    // decides what follows from it.
-    let _interrupts = signal(SignalKind::interrupt());
-    let mut byte = [0; 1];
-    let _ = tokio::io::AsyncReadExt::read(&mut tokio::io::stdin(), &mut byte).await;
+    };
+    // Nothing is ever written to it: whatever ends the read, nobody is there.
+    let _ = lifeline.read_u8().await;
 }
 
 impl Worker {

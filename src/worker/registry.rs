@@ -35,7 +35,10 @@ pub(super) enum Full {
 
 impl Default for Registry {
     fn default() -> Registry {
-        Registry { sessions: Mutex::default(), events: watch::Sender::new(State::default()) }
+        Registry {
+            sessions: Mutex::default(),
+            events: watch::Sender::new(State::default()),
+        }
     }
 }
 
@@ -51,7 +54,10 @@ impl Registry {
         }
         sessions.insert(backend_id, None);
         self.changed(&sessions);
-        Ok(Place { registry: self.clone(), backend_id })
+        Ok(Place {
+            registry: self.clone(),
+            backend_id,
+        })
     }
 
     pub(super) fn get(&self, backend_id: i32) -> Option<Arc<Handle>> {
@@ -93,7 +99,11 @@ impl Registry {
 
     /// Returns when there is no session.
     pub(super) async fn empty(&self) {
-        let _ = self.events.subscribe().wait_for(|state| state.sessions == 0).await;
+        let _ = self
+            .events
+            .subscribe()
+            .wait_for(|state| state.sessions == 0)
+            .await;
     }
 
     /// Wakes whenever something changed.

@@ -16,9 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Worker, stop_statement};
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
-use crate::proto::{
-    CancelReply, CancelRequest, DrainReply, DrainRequest, HealthRequest, Report,
-};
+use crate::proto::{CancelReply, CancelRequest, DrainReply, DrainRequest, HealthRequest, Report};
 use crate::session::Stop;
 
 /// Serves the rpc socket until the task is aborted.

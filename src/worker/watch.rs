@@ -54,7 +54,9 @@ fn watch(epoll: &Epoll, registry: &Registry, runtime: &Runtime) {
             }
         };
         for event in &events[..count] {
-            let Some(handle) = i32::try_from(event.data()).ok().and_then(|id| registry.get(id)) else { continue };
+            let Some(handle) = i32::try_from(event.data()).ok().and_then(|id| registry.get(id)) else {
+                continue;
+            };
             if let Some(serial) = handle.client_is_gone() {
                 runtime.spawn(async move { keep_stopping(&handle, serial).await });
             }

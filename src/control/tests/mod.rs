@@ -5,3 +5,4 @@ mod doors;
 mod login;
 mod negotiation;
 mod rig;
+mod supervision;

@@ -249,12 +249,12 @@ fn converse(socket: OwnedFd, mut channel: Option<Channel>, hello: &[u8]) {
     }
 }
 
-struct Management {
-    report: watch::Receiver<Report>,
-    cancels: mpsc::Sender<CancelRequest>,
+pub struct Management {
+    pub report: watch::Receiver<Report>,
+    pub cancels: mpsc::Sender<CancelRequest>,
 }
 
-fn manage(sockets: &WorkerSockets, management: Management) {
+pub fn manage(sockets: &WorkerSockets, management: Management) {
     let socket = std::os::unix::net::UnixListener::from(sockets.rpc.try_clone().unwrap());
     socket.set_nonblocking(true).unwrap();
     let incoming = UnixListenerStream::new(UnixListener::from_std(socket).unwrap());

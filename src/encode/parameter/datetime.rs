@@ -84,8 +84,8 @@ pub(super) fn read(kind: &Kind, text: &str, settings: &Settings) -> Result<Datum
         (_, Some(local), Some(ZoneWord::Offset(east))) => {
             local.checked_sub(i64::from(*east) * MICROS_PER_SECOND)
         }
-        (_, Some(local), Some(ZoneWord::Named(zone))) => Zone::new(zone).to_utc(local),
-        (_, Some(local), None) => session.to_utc(local),
+        (_, Some(local), Some(ZoneWord::Named(zone))) => Zone::new(zone).utc_of(local),
+        (_, Some(local), None) => session.utc_of(local),
         (_, None, _) => None,
     };
     match micros.filter(|micros| TIMESTAMPS.contains(micros)) {
@@ -131,8 +131,13 @@ impl Parts {
             let result = if first == b'+' || (first == b'-' && index > 0) {
                 self.offset_word(word, text)
             } else if word.contains(':') {
-                self.clock(word, text).and_then(|()| Ok(self.micros.is_some()))
+<<<<<<< HEAD
+                self.clock(word, text).map(|()| self.micros.is_some())
             } else if first.is_ascii_digit() {
+=======
+                self.clock(word, text).and_then(|()| Ok(self.micros.is_some()))
+            } else if first.is_ascii_digit() || word.split_once('-').is_some_and(|(name, _)| month(name).is_some()) {
+>>>>>>> encode
                 Ok(self.number(word, kind, textual_month))
             } else {
                 self.name(word, session, text)
@@ -181,7 +186,7 @@ impl Parts {
 
     fn offset(&self, moment: i64, session: &mut Zone) -> i32 {
         let at = |zone: &mut Zone| {
-            let utc = zone.to_utc(moment).unwrap_or(moment);
+            let utc = zone.utc_of(moment).unwrap_or(moment);
             zone.offset(utc)
         };
         match &self.zone {
@@ -226,6 +231,11 @@ impl Parts {
             return false;
         };
         // A month by its name takes any of the three places.
+        if let (Some(named), Some(day), Some(year)) = (month(a), number(b), number(c)) {
+            self.month = Some(named);
+            self.set_day(day).set_year(c, year);
+            return true;
+        }
         if let Some(named) = month(b) {
             let (Some(first), Some(last)) = (number(a), number(c)) else {
                 return false;
@@ -365,7 +375,10 @@ impl Parts {
                 }
             }
         } else {
-            let Some(number) = digits.parse::<u32>().ok().filter(|_| digits.len() <= 6) else {
+            if digits.len() > 6 {
+                return Err(EncodeError::ZoneDisplacement(excerpt(text)));
+            }
+            let Ok(number) = digits.parse::<u32>() else {
                 return Ok(false);
             };
             let number = number as i32;
@@ -418,7 +431,9 @@ impl Parts {
                     self.micros = Some(local.rem_euclid(MICROS_PER_DAY));
                 }
             }
-            word if WEEKDAYS.iter().any(|day| word.len() >= 3 && day.starts_with(word)) => {}
+            word if WEEKDAYS
+                .iter()
+                .any(|day| word.len() >= 3 && day.starts_with(word)) => {}
             word => {
                 let zone = match ABBREVIATIONS.binary_search_by_key(&word, |(name, _)| name) {
                     Ok(index) => ZoneWord::Offset(ABBREVIATIONS[index].1 * 900),
@@ -495,9 +510,15 @@ fn split(text: &str) -> Option<Vec<&str>> {
             }
             b'a'..=b'z' => {
                 at = run(at, &|byte| byte.is_ascii_alphabetic());
+                // `jan-08-1999`.
+                if bytes.get(at) == Some(&b'-') && month(&text[start..at]).is_some() {
+                    at = run(at, &|byte| byte.is_ascii_digit() || byte == b'-');
+                }
                 // Names of zones have more in them: `america/port-au-prince`, `etc/gmt+5`.
                 if bytes.get(at) == Some(&b'/') || bytes.get(at) == Some(&b'_') {
-                    at = run(at, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'));
+                    at = run(at, &|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+')
+                    });
                 }
                 // `jan.`, and the `t` between date and time.
                 if bytes.get(at) == Some(&b'.') {
@@ -516,20 +537,66 @@ fn split(text: &str) -> Option<Vec<&str>> {
 /// The number of a month by its name or the first three letters of it.
 fn month(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let found = MONTHS.iter().position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
+    let found = MONTHS
+        .iter()
+        .position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
     found.map(|index| index as u32 + 1)
 }
 
-const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+const WEEKDAYS: [&str; 7] = [
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+];
 
 /// Abbreviations of PostgreSQL's default set that mean one offset, in
 /// quarters of an hour east of UTC. Sorted.
 const ABBREVIATIONS: &[(&str, i32)] = &[
-    ("acst", 38), ("adt", -12), ("aest", 40), ("akdt", -32), ("akst", -36), ("ast", -16), ("awst", 32),
-    ("bst", 4), ("cdt", -20), ("cest", 8), ("cet", 4), ("cst", -24), ("edt", -16), ("eest", 12), ("eet", 8),
-    ("est", -20), ("hkt", 32), ("hst", -40), ("ist", 8), ("jst", 36), ("kst", 36), ("mdt", -24), ("met", 4),
-    ("msk", 12), ("mst", -28), ("nzdt", 52), ("nzst", 48), ("pdt", -28), ("pst", -32), ("wet", 0),
+    ("acst", 38),
+    ("adt", -12),
+    ("aest", 40),
+    ("akdt", -32),
+    ("akst", -36),
+    ("ast", -16),
+    ("awst", 32),
+    ("bst", 4),
+    ("cdt", -20),
+    ("cest", 8),
+    ("cet", 4),
+    ("cst", -24),
+    ("edt", -16),
+    ("eest", 12),
+    ("eet", 8),
+    ("est", -20),
+    ("hkt", 32),
+    ("hst", -40),
+    ("ist", 8),
+    ("jst", 36),
+    ("kst", 36),
+    ("mdt", -24),
+    ("met", 4),
+    ("msk", 12),
+    ("mst", -28),
+    ("nzdt", 52),
+    ("nzst", 48),
+    ("pdt", -28),
+    ("pst", -32),
+    ("wet", 0),
 ];

@@ -18,12 +18,16 @@ const DAY: i64 = 24 * HOUR;
 /// Reads an interval.
 pub(super) fn read(text: &str) -> Result<Interval, EncodeError> {
     let word = trim(text).to_ascii_lowercase();
-    let sum = match word.strip_prefix('p').filter(|rest| rest.starts_with(|c: char| !c.is_alphabetic() || c == 't')) {
+    let sum = match word
+        .strip_prefix('p')
+        .filter(|rest| rest.starts_with(|c: char| !c.is_alphabetic() || c == 't'))
+    {
         Some(duration) => iso(duration),
         None => verbose(&word),
     };
     let sum = sum.ok_or_else(|| EncodeError::invalid_datetime("interval", text))?;
-    sum.finish().ok_or_else(|| EncodeError::IntervalOutOfRange(excerpt(text)))
+    sum.finish()
+        .ok_or_else(|| EncodeError::IntervalOutOfRange(excerpt(text)))
 }
 
 /// The parts, in numbers that no sum of a text's fields leaves.
@@ -32,9 +36,11 @@ struct Sum {
     months: i128,
     days: i128,
     micros: i128,
+    /// Whether a field was beyond its own range, as a 60th minute.
+    beyond: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Unit {
     Months(i64),
     Days(i64),
@@ -72,6 +78,9 @@ impl Sum {
     }
 
     fn finish(self) -> Option<Interval> {
+        if self.beyond {
+            return None;
+        }
         Some(Interval {
             months: self.months.try_into().ok()?,
             days: self.days.try_into().ok()?,
@@ -90,8 +99,16 @@ fn number(text: &str) -> Option<(i64, f64)> {
         return None;
     }
     let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: f64 = if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().ok()? };
-    Some(if negative { (-whole, -fraction) } else { (whole, fraction) })
+    let fraction: f64 = if fraction.is_empty() {
+        0.0
+    } else {
+        format!("0.{fraction}").parse().ok()?
+    };
+    Some(if negative {
+        (-whole, -fraction)
+    } else {
+        (whole, fraction)
+    })
 }
 
 fn unit(name: &str) -> Option<Unit> {
@@ -108,7 +125,6 @@ fn unit(name: &str) -> Option<Unit> {
         "d" | "day" | "days" => Unit::Days(1),
         "w" | "week" | "weeks" => Unit::Days(7),
         "mon" | "mons" | "month" | "months" => Unit::Months(1),
-        "qtr" | "quarter" | "quarters" => Unit::Months(3),
         "y" | "yr" | "yrs" | "year" | "years" => Unit::Months(12),
         "dec" | "decs" | "decade" | "decades" => Unit::Months(120),
         "c" | "cent" | "century" | "centuries" => Unit::Months(1200),
@@ -117,8 +133,8 @@ fn unit(name: &str) -> Option<Unit> {
     })
 }
 
-/// `H:MM`, `H:MM:SS.f`, `MM:SS.f`, with a sign for all of it.
-fn clock(text: &str) -> Option<i128> {
+/// Adds `H:MM`, `H:MM:SS.f` or `MM:SS.f`, with a sign for all of it.
+fn clock(text: &str, sum: &mut Sum) -> Option<()> {
     let negative = text.starts_with('-');
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let parts: Vec<&str> = digits.split(':').collect();
@@ -128,25 +144,31 @@ fn clock(text: &str) -> Option<i128> {
         [hours, minutes, seconds] => (hours, minutes, seconds),
         _ => return None,
     };
-    let plain = |text: &str| number(text).filter(|(_, fraction)| *fraction == 0.0).map(|(whole, _)| whole);
+    let plain = |text: &str| {
+        number(text)
+            .filter(|(_, fraction)| *fraction == 0.0)
+            .map(|(whole, _)| whole)
+    };
     let unsigned = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     if !unsigned(hours) || !unsigned(minutes) || !unsigned(seconds) {
         return None;
     }
     let (hours, minutes) = (plain(hours)?, plain(minutes)?);
     let (seconds, fraction) = number(seconds)?;
-    if minutes > 59 || seconds > 60 {
-        return None;
-    }
-    let whole = i128::from(hours) * i128::from(HOUR) + i128::from(minutes * MINUTE + seconds * SECOND);
+    sum.beyond |= minutes > 59 || seconds > 60;
+    let whole = i128::from(hours) * i128::from(HOUR) + i128::from(minutes) * i128::from(MINUTE) + i128::from(seconds) * i128::from(SECOND);
     let micros = whole + (fraction * SECOND as f64).round_ties_even() as i128;
-    Some(if negative { -micros } else { micros })
+    sum.micros += if negative { -micros } else { micros };
+    Some(())
 }
 
 /// Numbers with units, and times of day.
 fn verbose(text: &str) -> Option<Sum> {
     let mut words = Vec::new();
-    for word in text.split(|c: char| matches!(c, ' ' | '\t'..='\r' | ',')).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(|c: char| matches!(c, ' ' | '\t'..='\r' | ','))
+        .filter(|word| !word.is_empty())
+    {
         let word = word.strip_prefix('@').unwrap_or(word);
         // `3days`: the number ends where the letters begin.
         let end = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len());
@@ -164,17 +186,20 @@ fn verbose(text: &str) -> Option<Sum> {
     // From the end, because the unit of a number stands behind it. A number
     // without one is of seconds; before a time of day, of days.
     let mut pending = None;
+    let mut seen = Vec::new();
     let mut default = Unit::Micros(SECOND);
     for word in words.iter().rev() {
         if word.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            if pending.replace(unit(word)?).is_some() {
+            let unit = unit(word)?;
+            if pending.replace(unit).is_some() || seen.contains(&unit) {
                 return None;
             }
+            seen.push(unit);
         } else if word.contains(':') {
             if pending.is_some() {
                 return None;
             }
-            sum.micros += clock(word)?;
+            clock(word, &mut sum)?;
             default = Unit::Days(1);
         } else if let Some((years, months)) = year_month(word) {
             if pending.is_some() {
@@ -190,7 +215,15 @@ fn verbose(text: &str) -> Option<Sum> {
         return None;
     }
     Some(match ago {
-        true => Sum { months: -sum.months, days: -sum.days, micros: -sum.micros },
+<<<<<<< HEAD
+        true => Sum {
+            months: -sum.months,
+            days: -sum.days,
+            micros: -sum.micros,
+        },
+=======
+        true => Sum { months: -sum.months, days: -sum.days, micros: -sum.micros, ..sum },
+>>>>>>> encode
         false => sum,
     })
 }
@@ -214,7 +247,7 @@ fn iso(text: &str) -> Option<Sum> {
     }
     while !rest.is_empty() {
         if let Some(time) = rest.strip_prefix('t') {
-            if in_time || time.is_empty() {
+            if in_time {
                 return None;
             }
             in_time = true;

@@ -95,10 +95,11 @@ impl Kind {
             T::Timestamp | T::TimestampS | T::TimestampMs => Self::Timestamp,
             T::TimestampTz => Self::TimestampTz,
             T::Interval => Self::Interval,
-            T::List(child) | T::Array(child, _) => match Self::of_type(child)? {
+            T::List(child) | T::Array(child, _) => match Self::of_type(child) {
                 // PostgreSQL's array text has no levels of types.
-                Self::Array(element) => Self::Array(element),
-                element => Self::Array(Box::new(element)),
+                Some(Self::Array(element)) => Self::Array(element),
+                Some(element) => Self::Array(Box::new(element)),
+                None => Self::Array(Box::new(Self::Text)),
             },
             // What is finer than microseconds only DuckDB reads, as all that
             // PostgreSQL has no type for.

@@ -3,7 +3,7 @@
 use super::interval;
 use super::kind::Kind;
 use super::numeric::Numeric;
-use super::{Datum, array, datetime};
+use super::{Datum, array, datetime, excerpt};
 use crate::encode::{EncodeError, Settings};
 
 /// Reads a value of this kind.
@@ -107,7 +107,9 @@ impl ParseFloat for f64 {
 
 fn float<F: ParseFloat>(kind: &Kind, text: &str) -> Result<F, EncodeError> {
     let number = trim(text);
-    let value: F = number.parse().map_err(|_| EncodeError::invalid_text(kind.name(), text))?;
+    let value: F = number
+        .parse()
+        .map_err(|_| EncodeError::invalid_text(kind.name(), text))?;
     // Zero and infinity must have been meant, not rounded to.
     if value.is_suspect() {
         let mantissa = number.split(['e', 'E']).next().unwrap_or(number);
@@ -127,6 +129,7 @@ fn bytea(text: &str) -> Result<Vec<u8>, EncodeError> {
     let invalid = || EncodeError::invalid_text("bytea", text);
     let mut bytes = Vec::with_capacity(text.len() / 2);
     if let Some(hex) = text.strip_prefix("\\x") {
+        let invalid = || EncodeError::InvalidHex(excerpt(hex));
         let mut digits = hex.bytes();
         while let Some(byte) = digits.next() {
             if matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {

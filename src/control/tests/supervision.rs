@@ -1,0 +1,135 @@
+//! A worker's processes come and go; the worker stays.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+
+use super::rig::{Management, manage};
+use crate::config::WorkerConfig;
+use crate::control::StartError;
+use crate::control::pool::Worker;
+use crate::control::sockets::WorkerSockets;
+use crate::control::supervise::{Program, Supervisor};
+use crate::proto::Report;
+
+/// A program that notes its process id, runs `body`, and is told nothing.
+fn program(directory: &Path, body: &str) -> Program {
+    let path = directory.join("program");
+    let pids = directory.join("pids");
+    std::fs::write(
+        &path,
+        format!("#!/bin/sh\necho $$ >> {}\n{body}\n", pids.display()),
+    )
+    .unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = WorkerConfig {
+        id: 1,
+        data_dir: PathBuf::from("/nonexistent"),
+        extension_directory: None,
+        extensions: Vec::new(),
+        memory_limit: None,
+        threads: None,
+        temp_directory: None,
+        file_access: Vec::new(),
+        log_level: "info".into(),
+    };
+    Program {
+        path,
+        config,
+        sockets: WorkerSockets::bind(&directory.join("worker-1")).unwrap(),
+    }
+}
+
+fn pids(directory: &Path) -> Vec<Pid> {
+    let text = std::fs::read_to_string(directory.join("pids")).unwrap_or_default();
+    text.lines()
+        .map(|line| Pid::from_raw(line.parse().unwrap()))
+        .collect()
+}
+
+fn is_running(pid: Pid) -> bool {
+    kill(pid, None).is_ok()
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_process_is_replaced_and_the_last_one_ends_with_its_standard_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = program(directory.path(), "exec cat > /dev/null");
+    // Reports come from here, whatever the program does.
+    let report = watch::Sender::new(Report {
+        worker_id: 1,
+        ..Report::default()
+    });
+    manage(
+        &program.sockets,
+        Management {
+            report: report.subscribe(),
+            cancels: mpsc::channel().0,
+        },
+    );
+    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
+    let mut supervisor = Supervisor::start(program, &worker).await.unwrap();
+
+    eventually("started", || pids(directory.path()).len() == 1).await;
+    kill(pids(directory.path())[0], Signal::SIGKILL).unwrap();
+    eventually("restarted", || pids(directory.path()).len() == 2).await;
+    let second = pids(directory.path())[1];
+    assert!(is_running(second));
+    supervisor.stop().await;
+    assert!(!is_running(second));
+    assert!(!directory.path().join("worker-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_does_not_end_is_killed_when_there_is_no_more_patience() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = program(directory.path(), "exec sleep 1000");
+    let report = watch::Sender::new(Report {
+        worker_id: 1,
+        ..Report::default()
+    });
+    manage(
+        &program.sockets,
+        Management {
+            report: report.subscribe(),
+            cancels: mpsc::channel().0,
+        },
+    );
+    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
+    let mut supervisor = Supervisor::start(program, &worker).await.unwrap();
+    eventually("started", || pids(directory.path()).len() == 1).await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), supervisor.stop())
+            .await
+            .is_err()
+    );
+    supervisor.kill();
+    supervisor.stop().await;
+    assert!(!is_running(pids(directory.path())[0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_process_that_fails_is_not_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = program(directory.path(), "exit 3");
+    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
+    let error = Supervisor::start(program, &worker).await.err().unwrap();
+    assert!(
+        matches!(error, StartError::WorkerEnded(status) if status.code() == Some(3)),
+        "{error}"
+    );
+    assert_eq!(pids(directory.path()).len(), 1);
+}
