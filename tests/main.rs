@@ -1,1 +1,16 @@
-fn main() {}
+//! What duckgres promises, by promise. One binary, so that one server serves
+//! them all and a change costs one link.
+//!
+//! ```text
+//! support/    servers to test against, a protocol client that speaks raw bytes
+//! wire/       the PostgreSQL protocol, message by message, and what it refuses
+//! ```
+//!
+//! The tests were written against PostgreSQL 15 and are run against it to this
+//! day: `DUCKGRES_TEST_AGAINST=postgres cargo test --test tests wire` starts a
+//! private cluster (binaries in /usr/lib/postgresql/15/bin, or where
+//! `DUCKGRES_TEST_POSTGRES_BIN` says) and expects the very same answers of it.
+//! Where the two differ for a reason, the test says which and why.
+
+mod support;
+mod wire;

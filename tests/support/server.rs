@@ -1,0 +1,382 @@
+//! Servers to test against: duckgres as this build made it, or a private
+//! cluster of the PostgreSQL that is installed.
+//!
+//! Most tests share one server, started by the first and stopped when the test
+//! program ends. That end is a test as well: a server that panicked anywhere
+//! on the way, or does not stop when asked, fails the run. A test that kills
+//! something, or looks at a process from outside, starts a server of its own.
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
+use tempfile::TempDir;
+
+use super::{PATIENCE, Session, Transport, eventually};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Duckgres,
+    Postgres,
+}
+
+/// A running server and what a client must know to log in. Dropping it stops it.
+pub struct Server {
+    pub kind: Kind,
+    pub port: u16,
+    /// The directory of the Unix socket.
+    pub sockets: PathBuf,
+    pub user: String,
+    pub password: String,
+    pub database: String,
+    /// The server's certificate, PEM.
+    pub certificate: PathBuf,
+    /// The command line that the server printed for its user. Empty for PostgreSQL.
+    pub invitation: String,
+    process: Child,
+    /// Holds everything the server writes. Removed when the server is dropped.
+    home: TempDir,
+}
+
+static SHARED: Mutex<Option<&'static Server>> = Mutex::new(None);
+
+impl Server {
+    /// The server that the tests of this run share.
+    pub fn shared() -> &'static Server {
+        let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.get_or_insert_with(|| {
+            // A child is told of its parent's death when the thread that
+            // started it ends, so this thread never does.
+            let (send, started) = mpsc::channel();
+            thread::spawn(move || {
+                send.send(Server::start()).ok();
+                loop {
+                    thread::park();
+                }
+            });
+            let server = started.recv().expect("the shared server starts");
+            // SAFETY: the function may run at exit: it only uses what outlives main.
+            unsafe { libc::atexit(stop_shared) };
+            Box::leak(Box::new(server))
+        })
+    }
+
+    /// A server of one's own, of the kind that `DUCKGRES_TEST_AGAINST` asks for.
+    pub fn start() -> Server {
+        match env::var("DUCKGRES_TEST_AGAINST").as_deref() {
+            Ok("postgres") => Server::postgres().unwrap_or_else(|missing| panic!("{missing}")),
+            Ok(other) => panic!("DUCKGRES_TEST_AGAINST={other}: only postgres is known"),
+            Err(_) => Server::duckgres(&[]),
+        }
+    }
+
+    /// `duckgres --port 0 --data-dir <new>` and further arguments.
+    pub fn duckgres(arguments: &[&str]) -> Server {
+        let home = TempDir::with_prefix("duckgres-test-").unwrap();
+        let data = home.path().join("data");
+        let log = home.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));
+        command
+            .args(["--port", "0", "--data-dir"])
+            .arg(&data)
+            .arg("--unix-socket-dir")
+            .arg(home.path())
+            // These tests log in wrongly and often, all from one address.
+            .args(["--max-failed-attempts", "0", "--max-connections-per-ip", "0"])
+            .args(["--shutdown-timeout", "5s"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap());
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("DUCKGRES_")) {
+            command.env_remove(name);
+        }
+        let mut process = spawn(&mut command);
+        let invitation = first_line_with(&mut process, "psql 'postgresql://", &log);
+        let address = invitation
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split(['/', '?', '\'']).next())
+            .expect("a host and a port in the printed line");
+        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        let user = User::from_uid(geteuid()).unwrap().expect("a user of this name").name;
+        let passwords = fs::read_to_string(data.join("pgpass")).expect("the password file");
+        let password = passwords
+            .lines()
+            .find(|line| !line.starts_with('#'))
+            .and_then(|line| line.splitn(5, ':').nth(4))
+            .expect("host:port:database:user:password");
+        Server {
+            kind: Kind::Duckgres,
+            port,
+            sockets: home.path().to_path_buf(),
+            database: user.clone(),
+            user,
+            password: password.to_string(),
+            certificate: data.join("server.crt"),
+            invitation,
+            process,
+            home,
+        }
+    }
+
+    /// A new PostgreSQL cluster, or what is missing for one.
+    pub fn postgres() -> Result<Server, String> {
+        let binaries = env::var("DUCKGRES_TEST_POSTGRES_BIN")
+            .map_or_else(|_| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from);
+        if !binaries.join("initdb").exists() {
+            return Err(format!("no PostgreSQL 15 in {}", binaries.display()));
+        }
+        // PostgreSQL refuses to run as root.
+        let account = match geteuid().is_root() {
+            true => Some(User::from_name("postgres").ok().flatten().ok_or("there is no user postgres")?),
+            false => None,
+        };
+        let as_account = |mut command: Command| {
+            if let Some(account) = &account {
+                command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
+            }
+            command.current_dir("/").stdin(Stdio::null());
+            command
+        };
+        let own = |path: &Path, mode: u32| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            if let Some(account) = &account {
+                chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw())).unwrap();
+            }
+        };
+
+        let home = TempDir::with_prefix("duckgres-test-").unwrap();
+        own(home.path(), 0o755);
+        let file = |name: &str| home.path().join(name);
+        let (user, password) = ("tester", "not a secret");
+        fs::write(file("password"), password).unwrap();
+        own(&file("password"), 0o600);
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        fs::write(file("server.crt"), certified.cert.pem()).unwrap();
+        fs::write(file("server.key"), certified.signing_key.serialize_pem()).unwrap();
+        own(&file("server.key"), 0o600);
+
+        let data = file("data");
+        let mut initdb = as_account(Command::new(binaries.join("initdb")));
+        initdb.arg("-D").arg(&data).arg("--pwfile").arg(file("password"));
+        initdb.args(["-U", user, "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", "--no-sync"]);
+        succeed(initdb);
+        let mut single = as_account(Command::new(binaries.join("postgres")));
+        single.arg("--single").arg("-D").arg(&data).arg("postgres").stdin(Stdio::piped());
+        single.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut single = single.spawn().unwrap();
+        single.stdin.take().unwrap().write_all(b"create database tester\n").unwrap();
+        assert!(single.wait().unwrap().success());
+
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = [
+            ("port", port.to_string()),
+            ("listen_addresses", "127.0.0.1".into()),
+            ("unix_socket_directories", home.path().display().to_string()),
+            ("ssl", "on".into()),
+            ("ssl_cert_file", file("server.crt").display().to_string()),
+            ("ssl_key_file", file("server.key").display().to_string()),
+            ("max_connections", "200".into()),
+            ("fsync", "off".into()),
+            // Otherwise PostgreSQL runs the queries of clients that are gone.
+            ("client_connection_check_interval", "100ms".into()),
+        ];
+        let mut command = as_account(Command::new(binaries.join("postgres")));
+        command.arg("-D").arg(&data);
+        settings.iter().for_each(|(name, value)| _ = command.arg("-c").arg(format!("{name}={value}")));
+        command.stdout(Stdio::null()).stderr(File::create(file("log")).unwrap());
+        let server = Server {
+            kind: Kind::Postgres,
+            port,
+            sockets: home.path().to_path_buf(),
+            user: user.into(),
+            password: password.into(),
+            database: user.into(),
+            certificate: file("server.crt"),
+            invitation: String::new(),
+            process: spawn(&mut command),
+            home,
+        };
+        eventually("PostgreSQL is ready", || {
+            server.log().contains("database system is ready to accept connections").then_some(())
+        });
+        Ok(server)
+    }
+
+    /// The path of the Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.sockets.join(format!(".s.PGSQL.{}", self.port))
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.kind == Kind::Postgres
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        fs::read(self.home.path().join("log")).map_or_else(
+            |error| error.to_string(),
+            |log| String::from_utf8_lossy(&log).into_owned(),
+        )
+    }
+
+    /// A file that is gone when the server is.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Asks the server to stop, now rather than after the last client, and waits.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        eventually("the server has stopped", || self.process.try_wait().unwrap())
+    }
+
+    fn ask_to_stop(&self) {
+        let signal = match self.kind {
+            Kind::Duckgres => Signal::SIGTERM,
+            // "Fast shutdown"; SIGTERM would wait for the clients.
+            Kind::Postgres => Signal::SIGINT,
+        };
+        self.signal(signal);
+    }
+
+    /// The processes of this server: itself and all its descendants.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut family = vec![self.pid()];
+        let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid: u32| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                // The command's name is in parentheses and may contain anything.
+                let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+                Some((pid, parent))
+            })
+            .collect();
+        let mut next = 0;
+        while let Some(parent) = family.get(next).copied() {
+            family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+            next += 1;
+        }
+        family
+    }
+
+    /// The memory that all processes of this server have resident.
+    pub fn resident_bytes(&self) -> u64 {
+        self.processes().into_iter().map(resident_bytes).sum()
+    }
+
+    /// Sends the server a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).ok();
+    }
+
+    /// Whether a new client can still log in and work.
+    #[track_caller]
+    pub fn assert_serving(&self) {
+        let mut session = Session::over(self, Transport::Tcp);
+        assert_eq!(session.rows("select 1 as a"), ["1"]);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.process.try_wait() {
+            self.stop();
+        }
+        if thread::panicking() {
+            eprintln!("--- log of the server of this test ---\n{}", self.log());
+        } else {
+            assert!(!self.log().contains("panicked at"), "the server panicked:\n{}", self.log());
+        }
+    }
+}
+
+/// Stops the shared server and makes the run fail if it was not well to the end.
+extern "C" fn stop_shared() {
+    let Some(shared) = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() else { return };
+    // SAFETY: `shared()` leaked this box, nobody else is left to use it: the
+    // tests are over, and this runs once.
+    let mut server = unsafe { Box::from_raw(std::ptr::from_ref(shared).cast_mut()) };
+    server.ask_to_stop();
+    // Nothing may panic here: there is no test left to catch it.
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        match server.process.try_wait() {
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(25)),
+            Ok(Some(status)) => break status.to_string(),
+            Ok(None) => {
+                server.process.kill().ok();
+                break format!("still running {PATIENCE:?} after it was asked to stop");
+            }
+            Err(error) => break error.to_string(),
+        }
+    };
+    let log = server.log();
+    fs::remove_dir_all(server.home.path()).ok();
+    std::mem::forget(server);
+    if ended != "exit status: 0" || log.contains("panicked at") {
+        eprintln!("the shared server was not well ({ended}); its log:\n{log}");
+        // SAFETY: ends the process without running further handlers.
+        unsafe { libc::_exit(101) };
+    }
+}
+
+/// The memory that a process has resident for itself; 0 when it is gone.
+/// Pages of files, such as libduckdb's code, are shared and do not count.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
+/// Starts a child that is stopped when the thread that started it is gone.
+fn spawn(command: &mut Command) -> Child {
+    // SAFETY: prctl is async-signal-safe and the closure does nothing else.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT);
+            Ok(())
+        });
+    }
+    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()))
+}
+
+/// The first line of standard output that contains the text; the rest is read
+/// and forgotten, so that the child never blocks.
+fn first_line_with(process: &mut Child, text: &'static str, log: &Path) -> String {
+    let output = BufReader::new(process.stdout.take().unwrap());
+    let (send, found) = mpsc::channel();
+    thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if line.contains(text) {
+                send.send(line).ok();
+            }
+        }
+    });
+    found.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        process.kill().ok();
+        process.wait().ok();
+        let log = fs::read_to_string(log).unwrap_or_default();
+        panic!("the server did not print a line with {text}; its log:\n{log}")
+    })
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
