@@ -27,8 +27,9 @@ impl Session {
     pub(super) fn run_copy(&mut self, copy: &CopyStatement) -> Result<String, Failure> {
         self.refuse_if_failed()?;
         self.quiesce()?;
+        let last_wish = self.is_last_wish();
         let handle = self.handle.clone();
-        let _running = handle.begin();
+        let _running = handle.begin(last_wish);
         let rows = match copy.direction {
             Direction::Out => self.copy_out(copy)?,
             Direction::In => self.copy_in(copy)?,
