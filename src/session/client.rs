@@ -133,7 +133,10 @@ impl Client {
             if kind == b'X' {
                 return length.is_ok();
             }
-            rest = length.ok().and_then(|length| rest.get(5 + length..)).unwrap_or_default();
+            rest = length
+                .ok()
+                .and_then(|length| rest.get(5 + length..))
+                .unwrap_or_default();
         }
         false
     }

@@ -331,8 +331,16 @@ impl Session {
     }
 
     fn warn(&mut self, sqlstate: &'static str, message: &'static str) {
-        if self.settings.show("client_min_messages").is_none_or(|level| level != "error") {
-            reply::notice_response(&mut self.client.output, "WARNING", &SessionError::new(sqlstate, message));
+        if self
+            .settings
+            .show("client_min_messages")
+            .is_none_or(|level| level != "error")
+        {
+            reply::notice_response(
+                &mut self.client.output,
+                "WARNING",
+                &SessionError::new(sqlstate, message),
+            );
         }
     }
 }
