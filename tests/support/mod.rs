@@ -5,6 +5,7 @@
 //! where there is an event to wait for.
 
 pub mod message;
+pub mod programs;
 pub mod server;
 pub mod session;
 pub mod transport;
