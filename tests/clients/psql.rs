@@ -4,7 +4,9 @@ use std::fs;
 
 use super::roads;
 use crate::support::Server;
-use crate::support::programs::{Running, psql, run};
+use crate::support::programs::{psql, run};
+use crate::support::terminal::Terminal;
+use crate::wire::ENDLESS;
 
 /// Runs a script over the road that new users take.
 #[track_caller]
@@ -155,15 +157,13 @@ fn psql_fetches_in_pieces() {
 #[test]
 fn control_c_stops_the_query_and_psql_goes_on() {
     for road in roads(Server::shared()) {
-        let mut command = psql(&road);
-        command.args(["-c", "\\! echo started"]);
-        command.args(["-c", crate::wire::ENDLESS]);
-        command.args(["-c", "select 'still here'"]);
-        let mut running = Running::start(&mut command, "");
-        running.await_line("started");
-        let output = running.interrupt();
-        assert_eq!(output.out, "started\nstill here\n", "{road}: {}", output.err);
-        assert!(output.err.contains("ERROR:  canceling statement due to user request"), "{road}: {}", output.err);
+        let mut terminal = Terminal::start(psql(&road).arg("-n"));
+        terminal.type_line(&format!("\\! echo started\n{ENDLESS};"));
+        terminal.await_text("started");
+        terminal.interrupt_until("ERROR:  canceling statement due to user request");
+        terminal.type_line("select 'still ' || 'here';");
+        terminal.await_text("still here");
+        assert!(terminal.end().success());
     }
 }
 
@@ -181,7 +181,7 @@ fn psql_says_that_the_password_is_wrong() {
 fn psql_reads_no_gigabyte_to_show_its_first_row() {
     let mut command = psql(&roads(Server::shared())[0]);
     let output = run(
-        command.args(["-v", "FETCH_COUNT=10", "-P", "pager=off"]),
+        command.args(["-v", "FETCH_COUNT=10"]),
         "begin;\ndeclare c cursor for select a.i from generate_series(1, 1000000) a(i), generate_series(1, 1000) b(j);\n\
          fetch 3 from c;\nrollback;\n",
     );

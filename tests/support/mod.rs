@@ -8,6 +8,7 @@ pub mod message;
 pub mod programs;
 pub mod server;
 pub mod session;
+pub mod terminal;
 pub mod transport;
 
 use std::time::{Duration, Instant};

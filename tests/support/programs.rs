@@ -1,16 +1,13 @@
 //! Programs that are no part of this repository: psql and Python.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-use super::{PATIENCE, eventually};
+use super::PATIENCE;
 
 /// What a program wrote, and how it ended.
 #[derive(Debug)]
@@ -29,80 +26,10 @@ impl Output {
     }
 }
 
-/// A program under way, its outputs collected as they come.
-pub struct Running {
-    child: Child,
-    out: mpsc::Receiver<String>,
-    err: thread::JoinHandle<String>,
-    seen: String,
-}
-
-impl Running {
-    /// Starts the program and has it read `input`.
-    pub fn start(command: &mut Command, input: &str) -> Running {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
-        thread::spawn(move || stdin.write_all(input.as_bytes()));
-        let (send, out) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut stderr = child.stderr.take().unwrap();
-        let err = thread::spawn(move || {
-            let mut text = Vec::new();
-            stderr.read_to_end(&mut text).ok();
-            String::from_utf8_lossy(&text).into_owned()
-        });
-        Running { child, out, err, seen: String::new() }
-    }
-
-    /// Waits for a line of standard output.
-    #[track_caller]
-    pub fn await_line(&mut self, expected: &str) {
-        loop {
-            let line = self.out.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line {expected:?} came"));
-            self.seen += &format!("{line}\n");
-            if line == expected {
-                return;
-            }
-        }
-    }
-
-    /// Presses Ctrl-C until the program is through: one that comes before the
-    /// statement began has nothing to cancel.
-    #[track_caller]
-    pub fn interrupt(mut self) -> Output {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
-        eventually("the program ends after Ctrl-C", || {
-            kill(pid, Signal::SIGINT).ok();
-            self.child.try_wait().unwrap()
-        });
-        self.finish()
-    }
-
-    /// Waits for the end.
-    #[track_caller]
-    pub fn finish(mut self) -> Output {
-        let status = eventually("the program ends", || self.child.try_wait().unwrap());
-        let mut out = self.seen;
-        self.out.iter().for_each(|line| out += &format!("{line}\n"));
-        Output { status, out, err: self.err.join().unwrap() }
-    }
-}
-
 /// psql without anybody's start file, quiet, unaligned, rows only.
 pub fn psql(conninfo: &str) -> Command {
     let mut command = Command::new("psql");
-    command.args(["-X", "-q", "-A", "-t", "-d", conninfo]).env_remove("PGPASSWORD").env("PGGSSENCMODE", "prefer");
+    command.args(["-X", "-q", "-A", "-t", "-P", "pager=off", "-d", conninfo]).env_remove("PGPASSWORD").env("PGGSSENCMODE", "prefer");
     command
 }
 
@@ -120,8 +47,36 @@ pub fn python() -> Command {
     Command::new(path)
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end and has it read `input`.
 #[track_caller]
 pub fn run(command: &mut Command, input: &str) -> Output {
-    Running::start(command, input).finish()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let out = collect(child.stdout.take().unwrap());
+    let err = collect(child.stderr.take().unwrap());
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            None => {
+                child.kill().ok();
+                child.wait().ok();
+                panic!("{command:?} does not end; it wrote:\n{}{}", out.join().unwrap(), err.join().unwrap());
+            }
+        }
+    };
+    Output { status, out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
