@@ -4,6 +4,7 @@
 //! ```text
 //! support/    servers to test against, a protocol client that speaks raw bytes
 //! wire/       the PostgreSQL protocol, message by message, and what it refuses
+//! clients/    psql, psycopg and tokio-postgres at their daily work
 //! ```
 //!
 //! The tests were written against PostgreSQL 15 and are run against it to this
@@ -12,5 +13,6 @@
 //! `DUCKGRES_TEST_POSTGRES_BIN` says) and expects the very same answers of it.
 //! Where the two differ for a reason, the test says which and why.
 
+mod clients;
 mod support;
 mod wire;

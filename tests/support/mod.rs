@@ -5,8 +5,10 @@
 //! where there is an event to wait for.
 
 pub mod message;
+pub mod programs;
 pub mod server;
 pub mod session;
+pub mod terminal;
 pub mod transport;
 
 use std::time::{Duration, Instant};

@@ -19,6 +19,8 @@ mod settings;
 mod simple;
 mod transactions;
 
+pub use disconnect::ENDLESS;
+
 /// Type oids used in Parse messages.
 const INT8: u32 = 20;
 const INT4: u32 = 23;

@@ -1,0 +1,82 @@
+//! Programs that are no part of this repository: psql and Python.
+
+use std::env;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// What a program wrote, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Output {
+    /// The standard output of a program that must have succeeded.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert!(self.status.success(), "{self:#?}");
+        self.out
+    }
+}
+
+/// psql without anybody's start file, quiet, unaligned, rows only.
+pub fn psql(conninfo: &str) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-q", "-A", "-t", "-P", "pager=off", "-d", conninfo]).env_remove("PGPASSWORD").env("PGGSSENCMODE", "prefer");
+    command
+}
+
+/// The Python of the client tests.
+#[track_caller]
+pub fn python() -> Command {
+    let path = env::var_os("DUCKGRES_TEST_PYTHON")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: `./dev test` makes it, or DUCKGRES_TEST_PYTHON names a Python with the packages of \
+         tests/requirements.txt",
+        path.display()
+    );
+    Command::new(path)
+}
+
+/// Runs a program to its end and has it read `input`.
+#[track_caller]
+pub fn run(command: &mut Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let out = collect(child.stdout.take().unwrap());
+    let err = collect(child.stderr.take().unwrap());
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            None => {
+                child.kill().ok();
+                child.wait().ok();
+                panic!("{command:?} does not end; it wrote:\n{}{}", out.join().unwrap(), err.join().unwrap());
+            }
+        }
+    };
+    Output { status, out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
