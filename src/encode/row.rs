@@ -90,7 +90,7 @@ impl RowEncoder {
                 w.drain_into(out);
                 return Err(EncodeError::RowTooLarge);
             }
-            w.patch(start + 1, (length as u32).to_be_bytes());
+            w.end_message(start + 1);
             if w.is_full() {
                 w.drain_into(out);
             }

@@ -77,6 +77,13 @@ impl Writer {
         self.patch(mark, length.to_be_bytes());
     }
 
+    /// The same for a message, whose length counts the four bytes too.
+    #[inline(always)]
+    pub(super) fn end_message(&mut self, mark: usize) {
+        let length = (self.at - mark) as u32;
+        self.patch(mark, length.to_be_bytes());
+    }
+
     #[inline(always)]
     pub(super) fn patch(&mut self, mark: usize, bytes: [u8; 4]) {
         self.bytes[mark..mark + 4].copy_from_slice(&bytes);

@@ -35,7 +35,7 @@ impl Chunk {
     /// `raw` is a live chunk as results give it (all vectors flat), owned by
     /// nobody else, and its database instance outlives the `Chunk`, because
     /// the memory goes back to the instance's allocator.
-    pub(crate) unsafe fn from_raw(raw: ffi::duckdb_data_chunk) -> Self {
+    pub unsafe fn from_raw(raw: ffi::duckdb_data_chunk) -> Self {
         // SAFETY: `raw` is live by this function's contract.
         let (len, columns) = unsafe {
             (ffi::duckdb_data_chunk_get_size(raw), ffi::duckdb_data_chunk_get_column_count(raw))

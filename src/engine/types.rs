@@ -123,7 +123,7 @@ impl LogicalType {
     /// # Safety
     /// `raw` is null (which gives `Unknown`) or a live logical type; it is
     /// borrowed for the call.
-    pub(crate) unsafe fn from_raw(raw: ffi::duckdb_logical_type) -> Self {
+    pub unsafe fn from_raw(raw: ffi::duckdb_logical_type) -> Self {
         if raw.is_null() {
             return Self::Unknown;
         }

@@ -13,6 +13,7 @@
 mod activation;
 mod databases;
 mod drive;
+mod memory;
 mod registry;
 mod rpc;
 mod watch;
@@ -63,7 +64,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
     let registry = Arc::new(Registry::default());
     let options = Options {
-        memory_limit: config.memory_limit.map(|size| size.to_string()),
+        memory_limit: config.memory_limit.map(|size| size.to_string()).or_else(memory::default_limit),
         threads: config.threads.map(|threads| threads.get() as usize),
         temp_directory: Some(spool_directory.clone()),
         extension_directory: config.extension_directory.clone(),

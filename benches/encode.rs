@@ -1,0 +1,161 @@
+//! How fast chunks become messages: `cargo bench --bench encode`.
+//!
+//! One thread reads a table of six columns as a stream, and once more a table
+//! of one, and encodes what it reads as text and as binary rows and as COPY
+//! data. "fetch only" is DuckDB alone, the limit of the rest.
+
+use std::error::Error;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::time::Instant;
+
+use duckdb::ffi;
+use duckgres::encode::copy::{CopyEncoder, CopyFormat, CopyOptions};
+use duckgres::encode::{Format, RowEncoder, Settings};
+use duckgres::engine::{Chunk, LogicalType};
+
+const ROWS: usize = 4_000_000;
+const ROUNDS: usize = 3;
+
+/// About what a server gathers before it writes to a socket.
+const BATCH: usize = 256 * 1024;
+
+const SIX: &str = "create table six as select \
+     (i * 7919) % 1000000007 as a, \
+     round(random() * 1000000, 2)::double as b, \
+     'customer#' || lpad((i % 100000)::varchar, 2 + (i % 8)::integer, '0') as c, \
+     date '1992-01-01' + (i % 2500)::integer as d, \
+     timestamp '1992-01-01' + to_microseconds((i * 77777777777) % 200000000000000) as e, \
+     (((i * 104729) % 100000000) / 100)::decimal(18,2) as f \
+     from range(4000000) t(i)";
+
+const TABLES: &[(&str, &str)] = &[
+    ("six", SIX),
+    ("random_doubles", "create table random_doubles as select random() as a from range(4000000)"),
+    ("bigints", "create table bigints as select i * 1234567 as a from range(4000000) t(i)"),
+    (
+        "with_nulls",
+        "create table with_nulls as select case when i % 3 > 0 then i end as a, case when i % 5 > 0 then \
+         i::varchar end as b, case when i % 7 > 0 then timestamptz '2020-01-01' + to_seconds(i * 11) end as c \
+         from range(4000000) t(i)",
+    ),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut database = ptr::null_mut();
+    let mut connection = ptr::null_mut();
+    // SAFETY: out pointers to locals; a null path is an instance in memory.
+    unsafe {
+        ffi::duckdb_open(ptr::null(), &mut database);
+        ffi::duckdb_connect(database, &mut connection);
+    }
+    run(connection, "set threads = 1", |_, _| Ok(()))?;
+    let settings = Settings { time_zone: jiff::tz::TimeZone::get("Europe/Berlin")?, ..Settings::default() };
+    for (table, create) in TABLES {
+        run(connection, create, |_, _| Ok(()))?;
+        let query = format!("select * from {table}");
+        measure(table, "fetch only", connection, &query, |_, _, _| Ok(()))?;
+        for (name, format) in [("text", Format::Text), ("binary", Format::Binary)] {
+            let mut encoder = None;
+            measure(table, name, connection, &query, |types, chunk, out| {
+                if encoder.is_none() {
+                    encoder = Some(RowEncoder::new(types, &[format], &settings)?);
+                }
+                let Some(encoder) = &mut encoder else { return Ok(()) };
+                Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
+            })?;
+        }
+        let mut encoder = None;
+        measure(table, "copy text", connection, &query, |types, chunk, out| {
+            if encoder.is_none() {
+                encoder = Some(CopyEncoder::new(types, CopyOptions::new(CopyFormat::Text), &settings)?);
+            }
+            let Some(encoder) = &mut encoder else { return Ok(()) };
+            Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
+        })?;
+        run(connection, &format!("drop table {table}"), |_, _| Ok(()))?;
+    }
+    // SAFETY: both are live and closed once.
+    unsafe {
+        ffi::duckdb_disconnect(&mut connection);
+        ffi::duckdb_close(&mut database);
+    }
+    Ok(())
+}
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn measure(
+    table: &str,
+    name: &str,
+    connection: ffi::duckdb_connection,
+    query: &str,
+    mut encode: impl FnMut(&[LogicalType], &Chunk, &mut Vec<u8>) -> Outcome,
+) -> Outcome {
+    let mut best = f64::MAX;
+    let mut bytes = 0;
+    let mut out = Vec::with_capacity(2 * BATCH);
+    for _ in 0..ROUNDS {
+        bytes = 0;
+        let start = Instant::now();
+        run(connection, query, |types, chunk| {
+            encode(types, chunk, &mut out)?;
+            if out.len() >= BATCH {
+                bytes += out.len();
+                out.clear();
+            }
+            Ok(())
+        })?;
+        bytes += out.len();
+        out.clear();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    println!(
+        "{table:16} {name:12} {:7.2} Mrows/s {:8.0} MB/s {:7.1} ns/row",
+        ROWS as f64 / best / 1e6,
+        bytes as f64 / best / 1e6,
+        best * 1e9 / ROWS as f64,
+    );
+    Ok(())
+}
+
+fn run(
+    connection: ffi::duckdb_connection,
+    sql: &str,
+    mut each: impl FnMut(&[LogicalType], &Chunk) -> Outcome,
+) -> Outcome {
+    let text = CString::new(sql)?;
+    // SAFETY: the connection is live; statement and result are destroyed once,
+    // after the chunks.
+    unsafe {
+        let mut statement = ptr::null_mut();
+        if ffi::duckdb_prepare(connection, text.as_ptr(), &mut statement) != ffi::duckdb_state_DuckDBSuccess {
+            return Err(CStr::from_ptr(ffi::duckdb_prepare_error(statement)).to_string_lossy().into());
+        }
+        let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
+        let state = ffi::duckdb_execute_prepared_streaming(statement, result.as_mut_ptr());
+        let mut result = result.assume_init();
+        if state != ffi::duckdb_state_DuckDBSuccess {
+            return Err(CStr::from_ptr(ffi::duckdb_result_error(&mut result)).to_string_lossy().into());
+        }
+        let types: Vec<LogicalType> = (0..ffi::duckdb_column_count(&mut result))
+            .map(|index| {
+                let mut raw = ffi::duckdb_column_logical_type(&mut result, index);
+                let logical = LogicalType::from_raw(raw);
+                ffi::duckdb_destroy_logical_type(&mut raw);
+                logical
+            })
+            .collect();
+        loop {
+            let raw = ffi::duckdb_fetch_chunk(result);
+            if raw.is_null() {
+                break;
+            }
+            each(&types, &Chunk::from_raw(raw))?;
+        }
+        ffi::duckdb_destroy_result(&mut result);
+        ffi::duckdb_destroy_prepare(&mut statement);
+    }
+    Ok(())
+}
