@@ -32,6 +32,27 @@ impl Engine {
         Ok(self.connection.run(sql)?)
     }
 
+    /// Something that runs this statement, planned once, again and again and
+    /// encodes its result.
+    pub fn again(&self, sql: &str) -> Result<Box<dyn FnMut() -> Result<()>>> {
+        let prepared = self.connection.prepare(sql)?;
+        let mut out = Vec::new();
+        Ok(Box::new(move || {
+            let mut rows = prepared.stream()?;
+            let types: Vec<_> = rows
+                .columns()
+                .into_iter()
+                .map(|column| column.data_type)
+                .collect();
+            let mut encoder = RowEncoder::new(&types, &[], &Settings::default())?;
+            while let Some(chunk) = rows.next_chunk()? {
+                encoder.encode(&chunk, 0..chunk.len(), &mut out)?;
+            }
+            out.clear();
+            Ok(())
+        }))
+    }
+
     /// Reads a result and encodes it in this format; `None` encodes nothing.
     pub fn drain(&self, sql: &str, format: Option<Format>) -> Result<Counted> {
         let prepared = self.connection.prepare(sql)?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::client::{self, Client, Result};
+use crate::engine::Engine;
 use crate::result::verdict;
 use crate::servers::Server;
 
@@ -16,8 +17,18 @@ const TURNS: usize = 20;
 type Deed<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 /// `select 1` prepared and not, and logging in, plain and with TLS.
-pub fn measure(duckgres: &Server, postgres: Option<&Server>, options: &Options) -> Result<()> {
+pub fn measure(
+    duckgres: &Server,
+    postgres: Option<&Server>,
+    engine: &Engine,
+    options: &Options,
+) -> Result<()> {
     let servers: Vec<&Server> = [Some(duckgres), postgres].into_iter().flatten().collect();
+    let names: Vec<_> = servers
+        .iter()
+        .map(|server| server.name)
+        .chain(["engine and encoder"])
+        .collect();
     for (name, make, count, goal) in [
         (
             "select 1, prepared",
@@ -37,6 +48,9 @@ pub fn measure(duckgres: &Server, postgres: Option<&Server>, options: &Options) 
                 .iter()
                 .map(|server| make(server, tls))
                 .collect::<Result<Vec<_>>>()?;
+            if count == STATEMENTS {
+                deeds.push(engine.again("select 1")?);
+            }
             let mut times = vec![Vec::with_capacity(count); deeds.len()];
             for deed in &mut deeds {
                 (0..count / TURNS).try_for_each(|_| deed())?;
@@ -50,7 +64,7 @@ pub fn measure(duckgres: &Server, postgres: Option<&Server>, options: &Options) 
                     }
                 }
             }
-            report(&title, goal, &servers, &mut times);
+            report(&title, goal, &names, &mut times);
         }
     }
     Ok(())
@@ -88,21 +102,20 @@ fn log_in(server: &Server, tls: bool) -> Result<Deed<'_>> {
     }))
 }
 
-fn report(title: &str, goal: Option<f64>, servers: &[&Server], times: &mut [Vec<Duration>]) {
+fn report(title: &str, goal: Option<f64>, names: &[&str], times: &mut [Vec<Duration>]) {
     println!("{title}: {} times", times[0].len());
     let mut medians = Vec::new();
-    for (server, times) in servers.iter().zip(times) {
+    for (name, times) in names.iter().zip(times) {
         times.sort();
         let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1e6;
-        println!(
-            "  {:20} p50 {:8.1} µs   p99 {:8.1} µs",
-            server.name,
-            at(0.5),
-            at(0.99)
-        );
+        println!("  {:20} p50 {:8.1} µs   p99 {:8.1} µs", name, at(0.5), at(0.99));
         medians.push(at(0.5));
     }
-    if let [ours, theirs] = medians[..] {
+    let of = |wanted: &str| {
+        let at = names.iter().position(|name| name.starts_with(wanted))?;
+        medians.get(at).copied()
+    };
+    if let (Some(ours), Some(theirs)) = (of("duckgres"), of("PostgreSQL")) {
         let ratio = ours / theirs;
         match goal {
             Some(goal) => println!(

@@ -29,6 +29,7 @@ use servers::Server;
 
 /// What the command line says.
 pub struct Options {
+    /// How often each result is read.
     pub repetitions: usize,
     only: Option<String>,
     postgres: bool,
@@ -94,7 +95,7 @@ fn main() -> Result<()> {
     for table in tables {
         result::measure(table, &duckgres, postgres.as_ref(), &engine, &options)?;
     }
-    latency::measure(&duckgres, postgres.as_ref(), &options)
+    latency::measure(&duckgres, postgres.as_ref(), &engine, &options)
 }
 
 /// Where the tpch extension is; fetched if it can be.
@@ -144,6 +145,7 @@ fn database(extensions: Option<&Path>) -> Result<PathBuf> {
 
 /// A table that both servers have.
 pub struct Table {
+    /// Its name.
     pub name: &'static str,
     /// Its columns, as PostgreSQL is told them.
     columns: &'static str,
