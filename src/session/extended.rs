@@ -117,6 +117,7 @@ impl Session {
             parameters,
             formats,
             progress: Progress::Ready,
+            columns: None,
         };
         self.portals.insert(portal.to_owned(), bound);
         reply::bare(&mut self.client.output, b'2');
@@ -201,7 +202,7 @@ impl Session {
                 Action::Engine => {
                     self.begin_unless_alone()?;
                     match self.run_engine(&statement, &portal.parameters, &portal.formats, limit, false)? {
-                        Ran::Complete(tag) => {
+                        Ran::Complete(tag, _) => {
                             let rows = !self.plan(&statement)?.columns.is_empty();
                             portal.progress = if rows { Progress::Exhausted } else { Progress::Done };
                             Some(tag)

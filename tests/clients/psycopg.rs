@@ -8,7 +8,10 @@ use crate::support::programs::{python, run};
 fn psycopg(function: &str) {
     for road in roads(Server::shared()) {
         let mut command = python();
-        command.arg("-B").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/psycopg_client.py"));
+        command.arg("-B").arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/clients/psycopg_client.py"
+        ));
         let output = run(command.arg(function).arg(&road), "");
         assert!(output.status.success(), "{function} over {road}:\n{}", output.err);
     }
