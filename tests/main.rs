@@ -4,6 +4,7 @@
 //! ```text
 //! support/    servers to test against, a protocol client that speaks raw bytes
 //! wire/       the PostgreSQL protocol, message by message, and what it refuses
+//! sql/        types and values, compared with PostgreSQL's
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! ```
 //!
@@ -14,5 +15,6 @@
 //! Where the two differ for a reason, the test says which and why.
 
 mod clients;
+mod sql;
 mod support;
 mod wire;
