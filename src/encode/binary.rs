@@ -33,12 +33,7 @@ impl Column<'_> {
     }
 
     #[inline(never)]
-    fn rare_binary(
-        &self,
-        row: usize,
-        w: &mut Writer,
-        context: &mut Context,
-    ) -> Result<(), EncodeError> {
+    fn rare_binary(&self, row: usize, w: &mut Writer, context: &mut Context) -> Result<(), EncodeError> {
         match &self.data {
             Data::I8(values) => w.array(i16::from(values[row]).to_be_bytes()),
             Data::I16(values) => w.array(values[row].to_be_bytes()),

@@ -99,12 +99,7 @@ pub(super) fn value(
 }
 
 /// The text of a row as a JSON string.
-fn quoted(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Result<(), EncodeError> {
+fn quoted(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Result<(), EncodeError> {
     w.byte(b'"');
     let mark = w.position();
     column.text(row, w, context)?;

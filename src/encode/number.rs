@@ -188,7 +188,10 @@ pub(super) fn numeric_binary_unsigned(w: &mut Writer, negative: bool, number: u1
         first -= 1;
         groups[first] = group;
     };
-    match u64::try_from(number).ok().and_then(|number| number.checked_mul(power)) {
+    match u64::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_mul(power))
+    {
         Some(mut rest) => {
             while rest != 0 {
                 next((rest % 10_000) as u16);
@@ -226,7 +229,10 @@ pub(super) fn numeric_binary_unsigned(w: &mut Writer, negative: bool, number: u1
     slot[2..4].copy_from_slice(&(weight as i16).to_be_bytes());
     slot[4..6].copy_from_slice(&if negative { 0x4000u16 } else { 0 }.to_be_bytes());
     slot[6..8].copy_from_slice(&u16::from(scale).to_be_bytes());
-    for (place, group) in slot[8..].chunks_exact_mut(2).zip(&significant[leading.min(significant.len())..]) {
+    for (place, group) in slot[8..]
+        .chunks_exact_mut(2)
+        .zip(&significant[leading.min(significant.len())..])
+    {
         place.copy_from_slice(&group.to_be_bytes());
     }
     w.advance(8 + 2 * count);
@@ -307,12 +313,17 @@ fn reformat(w: &mut Writer, text: &[u8], fixed_below: i32) {
     };
     let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
         Some(at) => {
-            let exponent = std::str::from_utf8(&text[at + 1..]).ok().and_then(|text| text.parse().ok());
+            let exponent = std::str::from_utf8(&text[at + 1..])
+                .ok()
+                .and_then(|text| text.parse().ok());
             (&text[..at], exponent.unwrap_or(0))
         }
         None => (text, 0),
     };
-    let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
+    let point = mantissa
+        .iter()
+        .position(|byte| *byte == b'.')
+        .unwrap_or(mantissa.len());
     let mut digits = [0u8; 40];
     let mut count = 0;
     let mut leading = 0;
@@ -381,7 +392,13 @@ mod tests {
         let mut numbers = vec![0u64, u64::MAX, u64::MAX - 1];
         for power in 0..20 {
             let power = 10u64.pow(power);
-            numbers.extend([power - 1, power, power + 1, power.saturating_mul(9), power / 7 * 3]);
+            numbers.extend([
+                power - 1,
+                power,
+                power + 1,
+                power.saturating_mul(9),
+                power / 7 * 3,
+            ]);
         }
         for number in numbers {
             assert_eq!(written(|w| uint(w, number)), number.to_string());
@@ -390,7 +407,14 @@ mod tests {
             let long = u128::from(number) * u128::from(u64::MAX - 3);
             assert_eq!(written(|w| uint128(w, long)), long.to_string());
         }
-        for number in [i128::MIN, i128::MAX, 10i128.pow(38), -(10i128.pow(32)), 10i128.pow(16) + 1, -1] {
+        for number in [
+            i128::MIN,
+            i128::MAX,
+            10i128.pow(38),
+            -(10i128.pow(32)),
+            10i128.pow(16) + 1,
+            -1,
+        ] {
             assert_eq!(written(|w| int128(w, number)), number.to_string());
         }
         for number in 0..100_000u32 {
@@ -418,9 +442,21 @@ mod tests {
             assert_eq!(written(|w| decimal128(w, number.into(), scale)), text);
         }
         let most = 10i128.pow(38) - 1;
-        assert_eq!(written(|w| decimal128(w, most, 38)), format!("0.{}", "9".repeat(38)));
-        assert_eq!(written(|w| decimal128(w, -most, 37)), format!("-9.{}", "9".repeat(37)));
-        assert_eq!(written(|w| decimal128(w, 7, 38)), format!("0.{}7", "0".repeat(37)));
-        assert_eq!(written(|w| decimal128(w, 10i128.pow(37), 20)), "100000000000000000.00000000000000000000");
+        assert_eq!(
+            written(|w| decimal128(w, most, 38)),
+            format!("0.{}", "9".repeat(38))
+        );
+        assert_eq!(
+            written(|w| decimal128(w, -most, 37)),
+            format!("-9.{}", "9".repeat(37))
+        );
+        assert_eq!(
+            written(|w| decimal128(w, 7, 38)),
+            format!("0.{}7", "0".repeat(37))
+        );
+        assert_eq!(
+            written(|w| decimal128(w, 10i128.pow(37), 20)),
+            "100000000000000000.00000000000000000000"
+        );
     }
 }

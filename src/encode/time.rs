@@ -120,7 +120,9 @@ pub(super) fn time(w: &mut Writer, micros: i64) {
 #[inline(always)]
 fn clock(w: &mut Writer, hours: u32, minutes: u32, seconds: u32) {
     let digits = ascii8(hours * 10_000 + minutes * 100 + seconds);
-    w.array([digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7]]);
+    w.array([
+        digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7],
+    ]);
 }
 
 /// A point and up to six digits, without trailing zeros.
@@ -142,7 +144,9 @@ pub(super) fn offset(w: &mut Writer, seconds: i32, minutes_always: bool) {
     w.byte(if seconds < 0 { b'-' } else { b'+' });
     let seconds = seconds.unsigned_abs();
     let digits = ascii8(seconds / 3600 * 10_000 + seconds / 60 % 60 * 100 + seconds % 60);
-    w.array([digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7]]);
+    w.array([
+        digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7],
+    ]);
     let superfluous = match (seconds % 60, seconds / 60 % 60) {
         (0, 0) if !minutes_always => 6,
         (0, _) => 3,
@@ -266,7 +270,9 @@ pub(super) fn date_binary(days: i32) -> Result<i32, EncodeError> {
     match days {
         DATE_INFINITY => Ok(i32::MAX),
         days if days == -DATE_INFINITY => Ok(i32::MIN),
-        days => days.checked_sub(EPOCH_DAYS).ok_or(EncodeError::DatetimeOutOfRange("date")),
+        days => days
+            .checked_sub(EPOCH_DAYS)
+            .ok_or(EncodeError::DatetimeOutOfRange("date")),
     }
 }
 
@@ -275,7 +281,9 @@ pub(super) fn timestamp_binary(micros: i64) -> Result<i64, EncodeError> {
     match micros {
         TIMESTAMP_INFINITY => Ok(i64::MAX),
         micros if micros == -TIMESTAMP_INFINITY => Ok(i64::MIN),
-        micros => micros.checked_sub(EPOCH_MICROS).ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
+        micros => micros
+            .checked_sub(EPOCH_MICROS)
+            .ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
     }
 }
 
@@ -295,7 +303,12 @@ const ZONE_UNTIL: i64 = 253_000_000_000 * MICROS_PER_SECOND;
 
 impl Zone {
     pub(super) fn new(zone: &TimeZone) -> Self {
-        Self { zone: zone.clone(), from: 0, until: 0, offset: 0 }
+        Self {
+            zone: zone.clone(),
+            from: 0,
+            until: 0,
+            offset: 0,
+        }
     }
 
     /// The offset in seconds east of UTC at a moment in microseconds.
@@ -325,10 +338,23 @@ impl Zone {
         };
         let offset = self.zone.to_offset(moment).seconds();
         if clamped == micros {
-            let before = moment.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(moment);
-            let bound = |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_microsecond();
-            self.from = self.zone.preceding(before).next().map_or(ZONE_FROM, bound).max(ZONE_FROM);
-            self.until = self.zone.following(moment).next().map_or(ZONE_UNTIL, bound).min(ZONE_UNTIL);
+            let before = moment
+                .checked_add(jiff::SignedDuration::from_nanos(1))
+                .unwrap_or(moment);
+            let bound =
+                |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_microsecond();
+            self.from = self
+                .zone
+                .preceding(before)
+                .next()
+                .map_or(ZONE_FROM, bound)
+                .max(ZONE_FROM);
+            self.until = self
+                .zone
+                .following(moment)
+                .next()
+                .map_or(ZONE_UNTIL, bound)
+                .min(ZONE_UNTIL);
             self.offset = offset;
         }
         offset
@@ -356,7 +382,10 @@ mod tests {
 
     #[test]
     fn days_and_dates_agree_both_ways_over_duckdbs_whole_range() {
-        for days in (-2_147_483_000..2_147_483_000i32).step_by(100_003).chain(-800_000..100_000) {
+        for days in (-2_147_483_000..2_147_483_000i32)
+            .step_by(100_003)
+            .chain(-800_000..100_000)
+        {
             let (year, month, day) = civil(days);
             assert!((1..=12).contains(&month) && (1..=31).contains(&day), "{days}");
             assert_eq!(days_from_civil(year, month, day), i64::from(days));

@@ -81,9 +81,12 @@ impl Connection {
         }
     }
 
-    /// Parses, binds and plans one statement. Nothing runs yet, but for the
-    /// helper statements that DuckDB itself makes out of a PIVOT.
-    pub fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+    /// Parses a statement and does nothing else with it.
+    pub fn parse(&self, sql: &str) -> Result<(), Error> {
+        self.extract(sql).map(drop)
+    }
+
+    fn extract(&self, sql: &str) -> Result<(Extracted, ffi::idx_t), Error> {
         let sql = c_string(sql)?;
         let mut extracted = ptr::null_mut();
         // SAFETY: connection and string are alive; extracted is an out parameter.
@@ -93,6 +96,13 @@ impl Connection {
             // SAFETY: the object was made by the call above and is alive.
             return Err(unsafe { Error::from_raw(ffi::duckdb_extract_statements_error(extracted.0)) });
         }
+        Ok((extracted, count))
+    }
+
+    /// Parses, binds and plans one statement. Nothing runs yet, but for the
+    /// helper statements that DuckDB itself makes out of a PIVOT.
+    pub fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
+        let (extracted, count) = self.extract(sql)?;
         for index in 0..count - 1 {
             self.prepare_extracted(&extracted, index)?.execute()?;
         }

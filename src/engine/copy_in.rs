@@ -133,13 +133,14 @@ impl Appender {
         }
     }
 
-    /// Sends all that was appended through the query.
-    pub fn finish(mut self) -> Result<(), Error> {
+    /// Sends all that was appended through the query. After an error only
+    /// dropping the appender is left.
+    pub fn flush(&mut self) -> Result<(), Error> {
         if self.filled > 0 {
             self.append_chunk()?;
         }
         // SAFETY: the appender is alive.
-        match unsafe { ffi::duckdb_appender_close(self.raw) } {
+        match unsafe { ffi::duckdb_appender_flush(self.raw) } {
             ffi::DuckDBSuccess => Ok(()),
             _ => Err(self.error()),
         }
@@ -160,7 +161,7 @@ impl Appender {
 impl Drop for Appender {
     fn drop(&mut self) {
         // SAFETY: both were created in `new` and are destroyed only here. Rows
-        // that `finish` has not sent are dropped, or else destroying the
+        // that `flush` has not sent are dropped, or else destroying the
         // appender would send them.
         unsafe {
             ffi::duckdb_appender_clear(self.raw);

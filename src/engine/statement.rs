@@ -169,7 +169,11 @@ impl Prepared {
         let state = start(result.as_mut_ptr());
         // SAFETY: zeroed is a valid (empty) result, and DuckDB filled it in.
         let result = unsafe { result.assume_init() };
-        let mut rows = Rows { result, _connection: self._connection.clone(), ended: false };
+        let mut rows = Rows {
+            result,
+            _connection: self._connection.clone(),
+            ended: false,
+        };
         match state {
             ffi::DuckDBSuccess => Ok(rows),
             _ => Err(rows.error()),

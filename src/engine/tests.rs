@@ -151,7 +151,8 @@ fn rows_are_appended_through_casts_and_defaults() {
             .unwrap();
     }
     appender.append([None].into_iter()).unwrap();
-    appender.finish().unwrap();
+    appender.flush().unwrap();
+    drop(appender);
     let mut rows = connection
         .prepare("SELECT count(*), sum(a)::BIGINT, count(b) FROM t")
         .unwrap()

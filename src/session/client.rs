@@ -123,6 +123,24 @@ impl Client {
             .map(|rest| rest[0])
     }
 
+    /// Is there a Terminate among the messages that have arrived? Looks further
+    /// on the socket only if `closed`, when no more can come than is there.
+    pub fn terminate_follows(&mut self, closed: bool) -> bool {
+        while closed && !self.closed && matches!(self.fill(Duration::ZERO), Ok(Wait::Input)) {}
+        let mut rest = self.input.get(self.consumed..).unwrap_or_default();
+        while let [kind, a, b, c, d, ..] = *rest {
+            let length = check_header(kind, i32::from_be_bytes([a, b, c, d]));
+            if kind == b'X' {
+                return length.is_ok();
+            }
+            rest = length
+                .ok()
+                .and_then(|length| rest.get(5 + length..))
+                .unwrap_or_default();
+        }
+        false
+    }
+
     fn peek_header(&self) -> Result<Option<(u8, usize)>, SessionError> {
         match self.input.get(self.consumed..self.consumed + 5) {
             Some(&[kind, a, b, c, d]) => {

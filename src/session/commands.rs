@@ -48,14 +48,14 @@ impl Session {
             _ => self.refuse_if_failed()?,
         }
         let tag = match command {
-            S::Begin { read_only } => {
+            S::Begin { command, read_only } => {
                 if self.transaction.state() == State::Block {
                     self.warn("25001", "there is already a transaction in progress");
                 } else {
                     let read_only = *read_only || self.settings.read_only_by_default();
                     self.transaction.begin_block(&self.connection, read_only)?;
                 }
-                "BEGIN"
+                command
             }
             S::Savepoint { command } => {
                 return Err(SessionError::new("0A000", format!("{command} is not supported"))

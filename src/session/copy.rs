@@ -14,7 +14,8 @@ use super::{Session, reply};
 use crate::encode::copy::{
     CopyEncoder, CopyFormat, CopyHeader, CopyOptions, CopyParser, CopyRows, ForceColumns,
 };
-use crate::engine::{Appender, Column, LogicalType};
+use crate::encode::{self, Format};
+use crate::engine::{Appender, Column, Connection, LogicalType};
 use crate::sql;
 use crate::sql::copy::{CopyStatement, Direction, OptionValue, Subject};
 use std::time::Duration;
@@ -27,8 +28,9 @@ impl Session {
     pub(super) fn run_copy(&mut self, copy: &CopyStatement) -> Result<String, Failure> {
         self.refuse_if_failed()?;
         self.quiesce()?;
+        let last_wish = self.is_last_wish();
         let handle = self.handle.clone();
-        let _running = handle.begin();
+        let _running = handle.begin(last_wish);
         let rows = match copy.direction {
             Direction::Out => self.copy_out(copy)?,
             Direction::In => self.copy_in(copy)?,
@@ -88,21 +90,24 @@ impl Session {
         if own_transaction {
             self.transaction.begin_implicit(&self.connection)?;
         }
-        let mut appender = Appender::new(&self.connection, &insert(name, &columns), columns.len())?;
+        let mut intake = Intake::new(
+            name,
+            &columns,
+            &options,
+            &self.connection,
+            self.settings.encoding(),
+        )?;
         let names = columns.iter().map(|column| column.name.clone()).collect();
         let mut parser = CopyParser::new(options, names)?;
         reply::copy_response(&mut self.client.output, b'G', columns.len());
         self.client.flush(&self.handle)?;
         let mut frame = Frame::default();
-        let mut batch = CopyRows::default();
-        let mut shaper = Shaper::new(&columns);
-        let mut rows = 0;
         loop {
             self.next_copy_frame(&mut frame)?;
             match message::parse(frame.kind, &frame.body)? {
                 Message::CopyData(data) => {
-                    parser.feed(data, &mut batch)?;
-                    rows += shaper.append(&mut batch, &mut appender)?;
+                    parser.feed(data, &mut intake.batch)?;
+                    intake.move_on_if_full()?;
                     check_stop(&self.handle)?;
                 }
                 Message::CopyDone => break,
@@ -123,9 +128,10 @@ impl Session {
                 }
             }
         }
-        parser.finish(&mut batch)?;
-        rows += shaper.append(&mut batch, &mut appender)?;
-        appender.finish()?;
+        parser.finish(&mut intake.batch)?;
+        intake.move_on()?;
+        let rows = intake.rows;
+        drop(intake);
         if own_transaction && self.transaction.state() == State::Implicit {
             self.commit()?;
         }
@@ -239,8 +245,8 @@ fn options(copy: &CopyStatement, columns: &[Column]) -> Result<CopyOptions, Sess
             ("force_null", value) => options.force_null = forced(value, columns)?,
             _ => {
                 return Err(SessionError::new(
-                    "0A000",
-                    format!("COPY option \"{name}\" is not supported"),
+                    "42601",
+                    format!("option \"{name}\" not recognized"),
                 ));
             }
         }
@@ -278,12 +284,132 @@ fn forced(value: &OptionValue, columns: &[Column]) -> Result<ForceColumns, Sessi
     }
 }
 
-/// Puts PostgreSQL's text forms into those that DuckDB's casts take.
-struct Shaper {
-    shapes: Vec<Shape>,
+/// Rows on their way into the table, a batch at a time. A batch is kept until
+/// the engine has taken it, so that an error can be traced to its line.
+struct Intake<'a> {
+    table: &'a str,
+    columns: &'a [Column],
+    settings: encode::Settings,
+    batch: CopyRows,
+    appender: Appender,
+    /// A buffer for each column whose text must be changed for the engine.
     shaped: Vec<Vec<u8>>,
+    rows: u64,
+    /// The number of the batch's first line.
+    line: u64,
+    /// Fields may hold line ends.
+    csv: bool,
 }
 
+impl<'a> Intake<'a> {
+    const ROWS: usize = 40 * 1024;
+    const BYTES: usize = 16 << 20;
+
+    fn new(
+        table: &'a str,
+        columns: &'a [Column],
+        options: &CopyOptions,
+        connection: &Connection,
+        settings: encode::Settings,
+    ) -> Result<Intake<'a>, Failure> {
+        Ok(Intake {
+            table,
+            columns,
+            settings,
+            batch: CopyRows::default(),
+            appender: Appender::new(connection, &insert(table, columns), columns.len())?,
+            shaped: vec![Vec::new(); columns.len()],
+            rows: 0,
+            line: if options.header == CopyHeader::Off { 1 } else { 2 },
+            csv: options.format == CopyFormat::Csv,
+        })
+    }
+
+    fn move_on_if_full(&mut self) -> Result<(), Failure> {
+        let full = self.batch.len() >= Self::ROWS || self.batch.size() >= Self::BYTES;
+        if full { self.move_on() } else { Ok(()) }
+    }
+
+    /// Moves the batch into the table.
+    fn move_on(&mut self) -> Result<(), Failure> {
+        self.append().map_err(|failure| self.trace(failure))?;
+        self.rows += self.batch.len() as u64;
+        self.line += self.lines(self.batch.len());
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn append(&mut self) -> Result<(), Failure> {
+        for row in 0..self.batch.len() {
+            for (index, (column, shaped)) in self.columns.iter().zip(&mut self.shaped).enumerate() {
+                let Some(field) = self.batch.field(row, index) else {
+                    continue;
+                };
+                shaped.clear();
+                match Shape::of(column) {
+                    Shape::AsIs => {}
+                    Shape::Hexadecimal => hexadecimal(field, shaped)?,
+                    Shape::List => list(field, shaped),
+                }
+            }
+            let fields = self.columns.iter().enumerate().map(|(index, column)| {
+                let field = self.batch.field(row, index)?;
+                Some(if Shape::of(column) == Shape::AsIs {
+                    field
+                } else {
+                    &self.shaped[index]
+                })
+            });
+            self.appender.append(fields)?;
+        }
+        Ok(self.appender.flush()?)
+    }
+
+    /// Finds the field that is no value of its column, and says where it is.
+    fn trace(&self, failure: Failure) -> Failure {
+        for row in 0..self.batch.len() {
+            for (index, column) in self.columns.iter().enumerate() {
+                let Some(field) = self.batch.field(row, index) else {
+                    continue;
+                };
+                let oid = encode::pg_type(&column.data_type).oid;
+                let decoded = encode::decode_parameter(
+                    oid,
+                    Format::Text,
+                    Some(field),
+                    &column.data_type,
+                    &self.settings,
+                );
+                if let Err(error) = decoded {
+                    let mut error = SessionError::from(error);
+                    let text: String = String::from_utf8_lossy(field).chars().take(100).collect();
+                    let line = self.line + self.lines(row);
+                    error.context = Some(format!(
+                        "COPY {}, line {line}, column {}: \"{text}\"",
+                        self.table, column.name
+                    ));
+                    return error.into();
+                }
+            }
+        }
+        failure
+    }
+
+    /// The number of lines of the batch's first `rows` rows.
+    fn lines(&self, rows: usize) -> u64 {
+        let within = |row: usize| {
+            let fields = (0..self.columns.len()).filter_map(move |column| self.batch.field(row, column));
+            fields
+                .map(|field| field.iter().filter(|byte| **byte == b'\n').count())
+                .sum::<usize>()
+        };
+        let extra = if self.csv { (0..rows).map(within).sum() } else { 0 };
+        (rows + extra) as u64
+    }
+}
+
+/// What must happen to PostgreSQL's text form of a value before DuckDB's cast
+/// takes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     AsIs,
@@ -291,45 +417,13 @@ enum Shape {
     List,
 }
 
-impl Shaper {
-    fn new(columns: &[Column]) -> Shaper {
-        let shape = |column: &Column| match column.data_type {
+impl Shape {
+    fn of(column: &Column) -> Shape {
+        match column.data_type {
             LogicalType::Blob => Shape::Hexadecimal,
             LogicalType::List(_) | LogicalType::Array(..) => Shape::List,
             _ => Shape::AsIs,
-        };
-        Shaper {
-            shapes: columns.iter().map(shape).collect(),
-            shaped: vec![Vec::new(); columns.len()],
         }
-    }
-
-    /// Moves all rows of `batch` on; returns their number.
-    fn append(&mut self, batch: &mut CopyRows, appender: &mut Appender) -> Result<u64, Failure> {
-        for row in 0..batch.len() {
-            for (column, shape) in self.shapes.iter().enumerate() {
-                if let (Some(field), false) = (batch.field(row, column), *shape == Shape::AsIs) {
-                    let shaped = &mut self.shaped[column];
-                    shaped.clear();
-                    match shape {
-                        Shape::Hexadecimal => hexadecimal(field, shaped)?,
-                        _ => list(field, shaped),
-                    }
-                }
-            }
-            let fields = self.shapes.iter().enumerate().map(|(column, shape)| {
-                let field = batch.field(row, column)?;
-                Some(if *shape == Shape::AsIs {
-                    field
-                } else {
-                    &self.shaped[column]
-                })
-            });
-            appender.append(fields)?;
-        }
-        let rows = batch.len() as u64;
-        batch.clear();
-        Ok(rows)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct SessionError {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<&'static str>,
+    /// What was being done, for example "COPY t, line 3, column a".
+    pub context: Option<String>,
     /// Where the cause is.
     pub position: Option<Position>,
 }
@@ -57,6 +59,7 @@ impl SessionError {
             message: message.into(),
             detail: None,
             hint: None,
+            context: None,
             position: None,
         }
     }
@@ -123,6 +126,7 @@ impl From<engine::Error> for SessionError {
             message: message.into(),
             detail,
             hint: None,
+            context: None,
             position,
         }
     }

@@ -28,6 +28,9 @@ struct InFlight {
     serial: u64,
     running: bool,
     stop: Option<Stop>,
+    /// The client has taken its leave already, behind this statement. It may
+    /// close its end, and still wants what it asked for done.
+    last_wish: bool,
 }
 
 /// Why a statement is to stop.
@@ -73,7 +76,7 @@ impl Handle {
     /// [`Handle::nudge`].
     pub fn stop(&self, why: Stop) -> Option<u64> {
         let mut statement = self.lock();
-        if !statement.running {
+        if !statement.running || (why == Stop::ClientGone && statement.last_wish) {
             return None;
         }
         statement.stop.get_or_insert(why);
@@ -110,12 +113,15 @@ impl Handle {
         self.ending.load(Ordering::Acquire)
     }
 
-    /// A statement begins; it ends when the guard is dropped.
-    pub(super) fn begin(&self) -> Running<'_> {
+    /// A statement begins; it ends when the guard is dropped. `last_wish` says
+    /// that the client's Terminate stands behind it. A client that is gone
+    /// without one gets no more statements.
+    pub(super) fn begin(&self, last_wish: bool) -> Running<'_> {
         let mut statement = self.lock();
         statement.serial += 1;
         statement.running = true;
-        statement.stop = None;
+        statement.last_wish = last_wish;
+        statement.stop = (self.is_client_gone() && !last_wish).then_some(Stop::ClientGone);
         Running { handle: self }
     }
 

@@ -264,7 +264,10 @@ impl Session {
             Message::Close(target) => self.close(&target),
             Message::Flush => Ok(self.client.flush(&self.handle)?),
             Message::Sync => self.sync(),
-            Message::Terminate => Err(Gone::Left.into()),
+            Message::Terminate => {
+                self.client.flush(&self.handle)?;
+                Err(Gone::Left.into())
+            }
             Message::FunctionCall => {
                 Err(SessionError::new("0A000", "function calls are not supported").into())
             }
@@ -328,11 +331,17 @@ impl Session {
     }
 
     fn warn(&mut self, sqlstate: &'static str, message: &'static str) {
-        reply::notice_response(
-            &mut self.client.output,
-            "WARNING",
-            &SessionError::new(sqlstate, message),
-        );
+        if self
+            .settings
+            .show("client_min_messages")
+            .is_none_or(|level| level != "error")
+        {
+            reply::notice_response(
+                &mut self.client.output,
+                "WARNING",
+                &SessionError::new(sqlstate, message),
+            );
+        }
     }
 }
 

@@ -141,6 +141,9 @@ fn fields(out: &mut Vec<u8>, severity: &str, error: &SessionError) {
     if let Some(detail) = &error.detail {
         field(b'D', detail);
     }
+    if let Some(context) = &error.context {
+        field(b'W', context);
+    }
     if let Some(hint) = error.hint {
         field(b'H', hint);
     }

@@ -41,9 +41,15 @@ impl Session {
         Ok(statement.plan(&self.connection, currency, &self.policy)?)
     }
 
+    /// Has the client said goodbye behind what is about to run?
+    pub(super) fn is_last_wish(&mut self) -> bool {
+        self.client.terminate_follows(self.handle.is_client_gone())
+    }
+
     /// Frees the connection: a portal that is being streamed is spooled.
     pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
         let handle = self.handle.clone();
+        let last_wish = self.is_last_wish();
         let streaming = self
             .portals
             .values_mut()
@@ -54,7 +60,7 @@ impl Session {
         if let Some(progress) = streaming
             && let Progress::Suspended(cursor) = progress
         {
-            let _running = handle.begin();
+            let _running = handle.begin(last_wish);
             let spool = cursor.spool(&self.policy.spool_directory, &handle)?;
             *progress = Progress::Spooled(spool);
         }
@@ -85,7 +91,7 @@ impl Session {
         self.refuse_if_failed()?;
         self.quiesce()?;
         let handle = self.handle.clone();
-        let running = handle.begin();
+        let running = handle.begin(self.is_last_wish());
         let result = self.run_started(statement, parameters, formats, limit, describe);
         let stopped = handle.stopped();
         drop(running);
@@ -100,6 +106,7 @@ impl Session {
         limit: u64,
         describe: bool,
     ) -> Result<Ran, Failure> {
+        check_stop(&self.handle)?;
         let plan = self.plan(statement)?;
         if parameters.len() != plan.parameters.len() {
             return Err(SessionError::new("42P02", "there is no parameter $1").into());

@@ -283,8 +283,12 @@ impl Settings {
             if let Kind::TimeZone = known.kind {
                 self.time_zone = jiff::tz::TimeZone::UTC;
             }
+            let mut change = known.change(known.default);
+            if self.show(known.name).as_deref() == Some(known.default) {
+                change.report = None;
+            }
             self.store(known.name.to_owned(), None);
-            return Ok(known.change(known.default));
+            return Ok(change);
         };
         let invalid = || {
             SessionError::new(
@@ -341,7 +345,10 @@ impl Settings {
                 name
             }
         };
-        let change = known.change(&value);
+        let mut change = known.change(&value);
+        if self.show(known.name).as_ref() == Some(&value) {
+            change.report = None;
+        }
         self.store(known.name.to_owned(), Some(value));
         Ok(change)
     }

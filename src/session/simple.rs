@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::error::Failure;
+use super::error::{Failure, SessionError};
 use super::run::Ran;
 use super::statement::{Action, Statement};
 use super::transaction::State;
 use super::{Session, reply};
-use crate::sql;
+use crate::{engine, sql};
 
 impl Session {
     pub(super) fn simple_query(&mut self, query: &str) -> Result<(), Failure> {
@@ -22,6 +22,14 @@ impl Session {
             reply::bare(&mut self.client.output, b'I');
         }
         let several = statements.len() > 1;
+        if several {
+            // A syntax error anywhere keeps all of it from running.
+            self.quiesce()?;
+            for range in &statements {
+                self.parse_simple(&query[range.clone()])
+                    .map_err(|error| SessionError::from(error).locate(query, range.start))?;
+            }
+        }
         for range in statements {
             let start = range.start;
             let statement = self.plans.get(&query[range]);
@@ -32,6 +40,14 @@ impl Session {
             self.commit()?;
         }
         Ok(self.ready()?)
+    }
+
+    fn parse_simple(&self, statement: &str) -> Result<(), engine::Error> {
+        match sql::classify(statement) {
+            Some(_) => Ok(()),
+            None if sql::copy::parse(statement).is_some() => Ok(()),
+            None => self.connection.parse(statement),
+        }
     }
 
     fn run_simple(&mut self, statement: &Arc<Statement>, several: bool) -> Result<(), Failure> {

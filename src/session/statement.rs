@@ -166,14 +166,17 @@ impl Plan {
             .map(|(index, deduced)| cast_for(declared.get(index).copied().unwrap_or(0), deduced))
             .collect();
         if casts.iter().any(Option::is_some) {
-            let with_casts = with_casts(sql, &casts);
-            prepared = connection.prepare(&with_casts).map_err(|mut error| {
+            let text = replace_parameters(sql, |number, parameter| {
+                let cast = casts.get(number)?.as_ref()?;
+                Some(format!("CAST({parameter} AS {})", encode::sql_name(cast)))
+            });
+            prepared = connection.prepare(&text).map_err(|mut error| {
                 // It points into a text that the client has not seen.
                 error.position = None;
                 error
             })?;
         }
-        let parameters = (0..count)
+        let parameters: Vec<Parameter> = (0..count)
             .map(|index| {
                 let target = casts[index].clone().unwrap_or_else(|| deduced[index].clone());
                 let oid = match declared.get(index).copied().unwrap_or(0) {
@@ -190,7 +193,24 @@ impl Plan {
             Kind::Modify if !has_returning(sql) => Vec::new(),
             Kind::Define | Kind::Setting => Vec::new(),
             Kind::Other if !tag_yields_rows(sql) => Vec::new(),
-            _ => prepared.columns(),
+            _ => match prepared.columns() {
+                // A table function is bound only when its arguments are known,
+                // and so are its columns. NULLs of the right types will do.
+                columns
+                    if columns
+                        .iter()
+                        .any(|column| column.data_type == LogicalType::Unknown) =>
+                {
+                    let nulls = replace_parameters(sql, |number, _| {
+                        let target = &parameters.get(number)?.target;
+                        Some(format!("CAST(NULL AS {})", encode::sql_name(target)))
+                    });
+                    connection
+                        .prepare(&nulls)
+                        .map_or(columns, |described| described.columns())
+                }
+                columns => columns,
+            },
         };
         Ok(Plan {
             prepared,
@@ -235,20 +255,16 @@ fn cast_for(declared: u32, deduced: &LogicalType) -> Option<LogicalType> {
     }
 }
 
-fn with_casts(sql: &str, casts: &[Option<LogicalType>]) -> String {
+/// `sql` with other text for its parameters: `replace` is told a parameter's
+/// number, counted from 0, and its text.
+fn replace_parameters(sql: &str, replace: impl Fn(usize, &str) -> Option<String>) -> String {
     let mut text = String::with_capacity(sql.len() + 32);
     let mut copied = 0;
     for token in tokens(sql) {
-        let cast = token
-            .parameter(sql)
-            .and_then(|number| casts.get(number.checked_sub(1)?)?.as_ref());
-        if let Some(cast) = cast {
+        let number = token.parameter(sql).and_then(|number| number.checked_sub(1));
+        if let Some(other) = number.and_then(|number| replace(number, token.text(sql))) {
             text.push_str(&sql[copied..token.start]);
-            text.push_str(&format!(
-                "CAST({} AS {})",
-                token.text(sql),
-                encode::sql_name(cast)
-            ));
+            text.push_str(&other);
             copied = token.end;
         }
     }

@@ -13,6 +13,8 @@ use super::lexer::{Kind, Token, tokens};
 pub enum SessionStatement {
     /// BEGIN or START TRANSACTION, with READ ONLY or not.
     Begin {
+        /// Which of the two it was.
+        command: &'static str,
         /// READ ONLY was asked for.
         read_only: bool,
     },
@@ -160,13 +162,19 @@ impl<'a> Words<'a> {
         match first.text(self.sql).to_ascii_uppercase().as_str() {
             "BEGIN" => {
                 self.take_any(&["WORK", "TRANSACTION"]);
-                self.transaction_modes().map(|read_only| S::Begin { read_only })
+                self.transaction_modes().map(|read_only| S::Begin {
+                    command: "BEGIN",
+                    read_only,
+                })
             }
             "START" => {
                 if !self.take("TRANSACTION") {
                     return None;
                 }
-                self.transaction_modes().map(|read_only| S::Begin { read_only })
+                self.transaction_modes().map(|read_only| S::Begin {
+                    command: "START TRANSACTION",
+                    read_only,
+                })
             }
             "COMMIT" | "END" => self.chain().map(|chain| S::Commit { chain }),
             "ABORT" => self.chain().map(|chain| S::Rollback { chain }),

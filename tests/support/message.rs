@@ -42,7 +42,10 @@ pub struct Report(pub Vec<(char, String)>);
 impl Report {
     /// The field of that type, or "" when it was not sent.
     pub fn field(&self, of: char) -> &str {
-        self.0.iter().find(|(field, _)| *field == of).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(field, _)| *field == of)
+            .map_or("", |(_, value)| value)
     }
 
     pub fn severity(&self) -> &str {
@@ -101,7 +104,12 @@ impl fmt::Display for Answer {
                 severity => write!(f, "Error {severity} {}", report.sqlstate()),
             },
             Answer::NegotiateProtocolVersion { version, options } => {
-                write!(f, "NegotiateProtocolVersion {}.{} {options:?}", version >> 16, version & 0xffff)
+                write!(
+                    f,
+                    "NegotiateProtocolVersion {}.{} {options:?}",
+                    version >> 16,
+                    version & 0xffff
+                )
             }
             Answer::NoData => write!(f, "NoData"),
             Answer::Notice(report) => write!(f, "Notice {} {}", report.severity(), report.sqlstate()),
@@ -156,10 +164,19 @@ pub fn take(buffer: &mut BytesMut) -> Option<Answer> {
 }
 
 fn parse(kind: u8, body: &[u8]) -> Answer {
-    let mut body = Body { rest: body, kind: kind as char };
+    let mut body = Body {
+        rest: body,
+        kind: kind as char,
+    };
     let answer = match kind {
-        b'R' => Answer::Authentication { code: body.u32(), data: body.all() },
-        b'K' => Answer::BackendKeyData { process: body.u32() as i32, secret: body.all() },
+        b'R' => Answer::Authentication {
+            code: body.u32(),
+            data: body.all(),
+        },
+        b'K' => Answer::BackendKeyData {
+            process: body.u32() as i32,
+            secret: body.all(),
+        },
         b'2' => Answer::BindComplete,
         b'3' => Answer::CloseComplete,
         b'C' => Answer::CommandComplete(body.string()),
@@ -210,7 +227,11 @@ fn parse(kind: u8, body: &[u8]) -> Answer {
         ),
         _ => panic!("the server sent a message of type {:?}", kind as char),
     };
-    assert!(body.rest.is_empty(), "{answer} carries {} bytes too many", body.rest.len());
+    assert!(
+        body.rest.is_empty(),
+        "{answer} carries {} bytes too many",
+        body.rest.len()
+    );
     answer
 }
 
@@ -246,7 +267,11 @@ impl<'a> Body<'a> {
     }
 
     fn string(&mut self) -> String {
-        let end = self.rest.iter().position(|byte| *byte == 0).expect("a string ends with NUL");
+        let end = self
+            .rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .expect("a string ends with NUL");
         let text = String::from_utf8(self.bytes(end).to_vec()).expect("the server speaks UTF-8");
         self.u8();
         text
@@ -321,7 +346,9 @@ impl Bind<'_> {
         let mut body = text(self.portal);
         body.extend(text(self.statement));
         body.extend(count(self.formats.len()));
-        self.formats.iter().for_each(|format| body.extend(format.to_be_bytes()));
+        self.formats
+            .iter()
+            .for_each(|format| body.extend(format.to_be_bytes()));
         body.extend(count(self.values.len()));
         for value in self.values {
             match value {
@@ -333,7 +360,9 @@ impl Bind<'_> {
             }
         }
         body.extend(count(self.results.len()));
-        self.results.iter().for_each(|format| body.extend(format.to_be_bytes()));
+        self.results
+            .iter()
+            .for_each(|format| body.extend(format.to_be_bytes()));
         body
     }
 }
@@ -341,7 +370,13 @@ impl Bind<'_> {
 /// Bind with parameters in text.
 pub fn bind(portal: &str, statement: &str, values: &[&str]) -> Vec<u8> {
     let values: Vec<Option<&[u8]>> = values.iter().map(|value| Some(value.as_bytes())).collect();
-    Bind { portal, statement, values: &values, ..Bind::default() }.message()
+    Bind {
+        portal,
+        statement,
+        values: &values,
+        ..Bind::default()
+    }
+    .message()
 }
 
 pub fn describe_statement(name: &str) -> Vec<u8> {

@@ -105,8 +105,15 @@ impl Server {
             .split_once("://")
             .and_then(|(_, rest)| rest.split(['/', '?', '\'']).next())
             .expect("a host and a port in the printed line");
-        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        let user = User::from_uid(geteuid()).unwrap().expect("a user of this name").name;
+        let port = address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .expect("a port");
+        let user = User::from_uid(geteuid())
+            .unwrap()
+            .expect("a user of this name")
+            .name;
         let passwords = fs::read_to_string(data.join("pgpass")).expect("the password file");
         let password = passwords
             .lines()
@@ -136,7 +143,12 @@ impl Server {
         }
         // PostgreSQL refuses to run as root.
         let account = match geteuid().is_root() {
-            true => Some(User::from_name("postgres").ok().flatten().ok_or("there is no user postgres")?),
+            true => Some(
+                User::from_name("postgres")
+                    .ok()
+                    .flatten()
+                    .ok_or("there is no user postgres")?,
+            ),
             false => None,
         };
         let as_account = |mut command: Command| {
@@ -159,7 +171,8 @@ impl Server {
         let (user, password) = ("tester", "not a secret");
         fs::write(file("password"), password).unwrap();
         own(&file("password"), 0o600);
-        let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let certified =
+            rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         fs::write(file("server.crt"), certified.cert.pem()).unwrap();
         fs::write(file("server.key"), certified.signing_key.serialize_pem()).unwrap();
         own(&file("server.key"), 0o600);
@@ -167,16 +180,39 @@ impl Server {
         let data = file("data");
         let mut initdb = as_account(Command::new(binaries.join("initdb")));
         initdb.arg("-D").arg(&data).arg("--pwfile").arg(file("password"));
-        initdb.args(["-U", user, "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", "--no-sync"]);
+        initdb.args([
+            "-U",
+            user,
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "-A",
+            "scram-sha-256",
+            "--no-sync",
+        ]);
         succeed(initdb);
         let mut single = as_account(Command::new(binaries.join("postgres")));
-        single.arg("--single").arg("-D").arg(&data).arg("postgres").stdin(Stdio::piped());
+        single
+            .arg("--single")
+            .arg("-D")
+            .arg(&data)
+            .arg("postgres")
+            .stdin(Stdio::piped());
         single.stdout(Stdio::null()).stderr(Stdio::null());
         let mut single = single.spawn().unwrap();
-        single.stdin.take().unwrap().write_all(b"create database tester\n").unwrap();
+        single
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"create database tester\n")
+            .unwrap();
         assert!(single.wait().unwrap().success());
 
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let settings = [
             ("port", port.to_string()),
             ("listen_addresses", "127.0.0.1".into()),
@@ -191,8 +227,12 @@ impl Server {
         ];
         let mut command = as_account(Command::new(binaries.join("postgres")));
         command.arg("-D").arg(&data);
-        settings.iter().for_each(|(name, value)| _ = command.arg("-c").arg(format!("{name}={value}")));
-        command.stdout(Stdio::null()).stderr(File::create(file("log")).unwrap());
+        settings
+            .iter()
+            .for_each(|(name, value)| _ = command.arg("-c").arg(format!("{name}={value}")));
+        command
+            .stdout(Stdio::null())
+            .stderr(File::create(file("log")).unwrap());
         let server = Server {
             kind: Kind::Postgres,
             port,
@@ -206,7 +246,10 @@ impl Server {
             home,
         };
         eventually("PostgreSQL is ready", || {
-            server.log().contains("database system is ready to accept connections").then_some(())
+            server
+                .log()
+                .contains("database system is ready to accept connections")
+                .then_some(())
         });
         Ok(server)
     }
@@ -268,7 +311,12 @@ impl Server {
             .collect();
         let mut next = 0;
         while let Some(parent) = family.get(next).copied() {
-            family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+            family.extend(
+                parents
+                    .iter()
+                    .filter(|(_, of)| *of == parent)
+                    .map(|(pid, _)| *pid),
+            );
             next += 1;
         }
         family
@@ -300,14 +348,24 @@ impl Drop for Server {
         if thread::panicking() {
             eprintln!("--- log of the server of this test ---\n{}", self.log());
         } else {
-            assert!(!self.log().contains("panicked at"), "the server panicked:\n{}", self.log());
+            assert!(
+                !self.log().contains("panicked at"),
+                "the server panicked:\n{}",
+                self.log()
+            );
         }
     }
 }
 
 /// Stops the shared server and makes the run fail if it was not well to the end.
 extern "C" fn stop_shared() {
-    let Some(shared) = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() else { return };
+    let Some(shared) = SHARED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .take()
+    else {
+        return;
+    };
     // SAFETY: `shared()` leaked this box, nobody else is left to use it: the
     // tests are over, and this runs once.
     let mut server = unsafe { Box::from_raw(std::ptr::from_ref(shared).cast_mut()) };
@@ -353,7 +411,9 @@ fn spawn(command: &mut Command) -> Child {
             Ok(())
         });
     }
-    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()))
+    command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()))
 }
 
 /// The first line of standard output that contains the text; the rest is read
@@ -378,5 +438,9 @@ fn first_line_with(process: &mut Child, text: &'static str, log: &Path) -> Strin
 
 fn succeed(mut command: Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -42,10 +42,15 @@ impl Session {
     #[track_caller]
     pub fn with(server: &Server, transport: Transport, version: u32, more: &[(&str, &str)]) -> Session {
         let mut session = Session::open(server, transport);
-        let mut parameters = vec![("user", server.user.as_str()), ("database", server.database.as_str())];
+        let mut parameters = vec![
+            ("user", server.user.as_str()),
+            ("database", server.database.as_str()),
+        ];
         parameters.extend(more);
         session.send(&message::startup(version, &parameters));
-        session.authenticate(&server.password).unwrap_or_else(|report| panic!("{report:?}"));
+        session
+            .authenticate(&server.password)
+            .unwrap_or_else(|report| panic!("{report:?}"));
         session.become_ready();
         session
     }
@@ -58,7 +63,12 @@ impl Session {
     }
 
     pub fn on(road: Road) -> Session {
-        Session { road, inbox: BytesMut::new(), parameters: BTreeMap::new(), key: (0, Vec::new()) }
+        Session {
+            road,
+            inbox: BytesMut::new(),
+            parameters: BTreeMap::new(),
+            key: (0, Vec::new()),
+        }
     }
 
     /// Answers SCRAM-SHA-256 with the password.
@@ -67,7 +77,11 @@ impl Session {
     }
 
     /// Answers SCRAM-SHA-256-PLUS, bound to the certificate in that file.
-    pub fn authenticate_bound(&mut self, password: &str, certificate: &std::path::Path) -> Result<(), Report> {
+    pub fn authenticate_bound(
+        &mut self,
+        password: &str,
+        certificate: &std::path::Path,
+    ) -> Result<(), Report> {
         let certificate = certificate_der(certificate);
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate);
         let binding = ChannelBinding::tls_server_end_point(hash.as_ref().to_vec());
@@ -148,12 +162,17 @@ impl Session {
                         panic!("no answer within {PATIENCE:?}")
                     }
                     // A server may end a broken connection as roughly as it likes.
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => break,
+                    io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof => break,
                     _ => panic!("{error}"),
                 },
             }
         }
-        assert!(self.inbox.is_empty(), "the connection ended in the middle of a message");
+        assert!(
+            self.inbox.is_empty(),
+            "the connection ended in the middle of a message"
+        );
         None
     }
 
@@ -190,7 +209,9 @@ impl Session {
     /// The transcript up to the end of the connection.
     #[track_caller]
     pub fn last_words(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.next_or_end()).map(|answer| answer.to_string()).collect()
+        std::iter::from_fn(|| self.next_or_end())
+            .map(|answer| answer.to_string())
+            .collect()
     }
 
     /// One byte outside of any message: the answer to SSLRequest and GSSENCRequest.
@@ -210,14 +231,18 @@ impl Session {
 
     /// Ends TLS from this side, politely.
     pub fn close_notify(&mut self) {
-        let Road::Tls(stream) = &mut self.road else { panic!("not TLS") };
+        let Road::Tls(stream) = &mut self.road else {
+            panic!("not TLS")
+        };
         stream.conn.send_close_notify();
         stream.flush().unwrap();
     }
 
     /// Has TLS 1.3 go on with new keys in both directions.
     pub fn refresh_keys(&mut self) {
-        let Road::Tls(stream) = &mut self.road else { panic!("not TLS") };
+        let Road::Tls(stream) = &mut self.road else {
+            panic!("not TLS")
+        };
         stream.conn.refresh_traffic_keys().unwrap();
     }
 
@@ -272,7 +297,11 @@ impl Session {
     pub fn cancel(key: &(i32, Vec<u8>), server: &Server, transport: Transport) {
         let mut messenger = Session::open(server, transport);
         messenger.send(&message::cancel_request(key.0, &key.1));
-        assert_eq!(messenger.last_words(), [] as [&str; 0], "a CancelRequest has no answer");
+        assert_eq!(
+            messenger.last_words(),
+            [] as [&str; 0],
+            "a CancelRequest has no answer"
+        );
     }
 
     /// Lets a cancel that may still be on its way hit a statement that does not

@@ -26,7 +26,12 @@ pub enum Transport {
 
 impl Transport {
     /// All that PostgreSQL 15 has as well.
-    pub const ALL: [Transport; 4] = [Transport::Tcp, Transport::Unix, Transport::Tls13, Transport::Tls12];
+    pub const ALL: [Transport; 4] = [
+        Transport::Tcp,
+        Transport::Unix,
+        Transport::Tls13,
+        Transport::Tls12,
+    ];
 }
 
 /// A connection on which nothing of the PostgreSQL protocol has been said yet,
@@ -57,7 +62,11 @@ impl Road {
             socket.read_exact(&mut answer)?;
             assert_eq!(answer, *b"S", "the server offers TLS");
         }
-        let alpn: &[&[u8]] = if transport == Transport::DirectTls { &[b"postgresql"] } else { &[] };
+        let alpn: &[&[u8]] = if transport == Transport::DirectTls {
+            &[b"postgresql"]
+        } else {
+            &[]
+        };
         Road::secure(socket, tls_config(&server.certificate, versions, alpn))
     }
 

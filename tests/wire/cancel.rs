@@ -10,7 +10,8 @@ use crate::support::session::V3_2;
 use crate::support::{Answer, Server, Session, Transport};
 
 /// Rows without end, so that the first of them shows that the query runs.
-const ENDLESS_ROWS: &str = "select a.i as a from generate_series(1, 1000000) a(i), generate_series(1, 1000000) b(j)";
+const ENDLESS_ROWS: &str =
+    "select a.i as a from generate_series(1, 1000000) a(i), generate_series(1, 1000000) b(j)";
 
 /// Presses the key until the statement stops: a cancel that arrives before the
 /// statement does has nothing to stop.
@@ -94,7 +95,9 @@ fn the_long_key_of_protocol_3_2_cancels_as_well() {
 #[test]
 fn a_wrong_key_does_nothing() {
     let mut session = Session::new();
-    session.send(&query("select a.i as a from generate_series(1, 1000) a(i), generate_series(1, 1000) b(j)"));
+    session.send(&query(
+        "select a.i as a from generate_series(1, 1000) a(i), generate_series(1, 1000) b(j)",
+    ));
     session.take(2);
     let (process, secret) = session.key.clone();
     let mut wrong = secret.clone();
@@ -122,7 +125,9 @@ fn a_wrong_key_does_nothing() {
 fn a_cancel_stops_one_session_and_no_other() {
     let mut session = Session::new();
     let mut other = Session::new();
-    other.send(&query("select a.i as a from generate_series(1, 1000) a(i), generate_series(1, 1000) b(j)"));
+    other.send(&query(
+        "select a.i as a from generate_series(1, 1000) a(i), generate_series(1, 1000) b(j)",
+    ));
     other.take(2);
     session.send(&query(ENDLESS_ROWS));
     session.take(2);
@@ -151,7 +156,10 @@ fn a_cancelled_statement_fails_its_transaction() {
     assert_eq!(session.transcript(), ["ReadyForQuery E"]);
     session.settle();
     assert_eq!(session.query("select 1 as a"), ["Error 25P02", "ReadyForQuery E"]);
-    assert_eq!(session.query("commit"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     assert_eq!(session.rows("select count(*) from can_tx"), ["0"]);
 }
 
@@ -178,7 +186,9 @@ fn a_cancelled_execute_is_skipped_to_its_sync() {
 fn the_rest_of_a_cancelled_message_is_not_executed() {
     let mut session = Session::new();
     session.execute("create table can_rest (i int)");
-    session.send(&query(&format!("{ENDLESS_ROWS}; insert into can_rest values (1)")));
+    session.send(&query(&format!(
+        "{ENDLESS_ROWS}; insert into can_rest values (1)"
+    )));
     session.take(2);
     Session::cancel(&session.key, Server::shared(), Transport::Tcp);
     drain_cancelled(&mut session);
@@ -230,7 +240,10 @@ fn a_cancel_request_that_is_too_long_or_too_short_is_ignored() {
         let mut messenger = Session::open(Server::shared(), Transport::Tcp);
         messenger.try_send(&cancel_request(1, &vec![7; length])).ok();
         let last = messenger.last_words();
-        assert!(last.is_empty() || last == ["Error FATAL 08P01"], "{length}: {last:?}");
+        assert!(
+            last.is_empty() || last == ["Error FATAL 08P01"],
+            "{length}: {last:?}"
+        );
     }
     Server::shared().assert_serving();
 }

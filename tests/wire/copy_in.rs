@@ -13,7 +13,11 @@ fn with_table(name: &str, columns: &str) -> Session {
 /// Sends a COPY with its data and returns the transcript.
 fn copy(session: &mut Session, sql: &str, data: &[&[u8]]) -> Vec<String> {
     session.send(&query(sql));
-    assert_eq!(session.next().to_string().split(' ').next(), Some("CopyInResponse"), "{sql}");
+    assert_eq!(
+        session.next().to_string().split(' ').next(),
+        Some("CopyInResponse"),
+        "{sql}"
+    );
     data.iter().for_each(|data| session.send(&copy_data(data)));
     session.run(&[copy_done()])
 }
@@ -26,9 +30,15 @@ fn rows_are_copied_in_over_every_road() {
         session.send(&query("copy cin_roads from stdin"));
         assert_eq!(session.take(1), ["CopyInResponse 0 [0, 0]"]);
         session.send(&[copy_data(b"1\tone\n"), copy_data(b"2\ttwo\n"), copy_done()].concat());
-        assert_eq!(session.transcript(), ["CommandComplete COPY 2", "ReadyForQuery I"]);
+        assert_eq!(
+            session.transcript(),
+            ["CommandComplete COPY 2", "ReadyForQuery I"]
+        );
     }
-    assert_eq!(session.rows("select i, t, count(*) from cin_roads group by i, t order by i"), ["1|one|4", "2|two|4"]);
+    assert_eq!(
+        session.rows("select i, t, count(*) from cin_roads group by i, t order by i"),
+        ["1|one|4", "2|two|4"]
+    );
 }
 
 #[test]
@@ -55,12 +65,21 @@ fn the_data_may_be_cut_anywhere() {
 fn csv_may_be_cut_anywhere() {
     let mut session = with_table("cin_csv", "i int, t text");
     let data = b"i,t\n1,plain\n2,\"quoted, with \"\"quotes\"\"\nand a line\"\n3,\n4,\"\"\n";
-    let whole = ["1|plain", "2|\\x71756f7465642c2077697468202271756f746573220a616e642061206c696e65", "3|null", "4|"];
+    let whole = [
+        "1|plain",
+        "2|\\x71756f7465642c2077697468202271756f746573220a616e642061206c696e65",
+        "3|null",
+        "4|",
+    ];
     for size in [1, 2, 3, 5, 7, data.len()] {
         session.execute("truncate cin_csv");
         let pieces: Vec<&[u8]> = data.chunks(size).collect();
         assert_eq!(
-            copy(&mut session, "copy cin_csv from stdin with (format csv, header)", &pieces),
+            copy(
+                &mut session,
+                "copy cin_csv from stdin with (format csv, header)",
+                &pieces
+            ),
             ["CommandComplete COPY 4", "ReadyForQuery I"]
         );
         assert_eq!(session.rows("select * from cin_csv"), whole, "pieces of {size}");
@@ -77,8 +96,16 @@ fn lines_end_with_any_of_the_three_newlines_and_the_last_may_have_none() {
             for data in [data.clone(), data + newline] {
                 session.execute("truncate cin_newlines");
                 let sql = format!("copy cin_newlines from stdin with (format {format})");
-                assert_eq!(copy(&mut session, &sql, &[data.as_bytes()])[0], "CommandComplete COPY 2", "{data:?}");
-                assert_eq!(session.rows("select * from cin_newlines"), ["1|a", "2|b"], "{data:?}");
+                assert_eq!(
+                    copy(&mut session, &sql, &[data.as_bytes()])[0],
+                    "CommandComplete COPY 2",
+                    "{data:?}"
+                );
+                assert_eq!(
+                    session.rows("select * from cin_newlines"),
+                    ["1|a", "2|b"],
+                    "{data:?}"
+                );
             }
         }
     }
@@ -97,8 +124,15 @@ fn a_line_with_backslash_dot_ends_the_data() {
 #[test]
 fn the_escapes_of_the_text_format_are_understood() {
     let mut session = with_table("cin_escapes", "t text");
-    copy(&mut session, "copy cin_escapes from stdin", &[b"\\b\\f\\n\\r\\t\\v\\\\\n\\101\\x42\\q\n\\\\N\n\n"]);
-    assert_eq!(session.rows("select t from cin_escapes"), ["\\x080c0a0d090b5c", "ABq", "\\N", ""]);
+    copy(
+        &mut session,
+        "copy cin_escapes from stdin",
+        &[b"\\b\\f\\n\\r\\t\\v\\\\\n\\101\\x42\\q\n\\\\N\n\n"],
+    );
+    assert_eq!(
+        session.rows("select t from cin_escapes"),
+        ["\\x080c0a0d090b5c", "ABq", "\\N", ""]
+    );
 }
 
 #[test]
@@ -110,7 +144,10 @@ fn columns_can_be_chosen_and_the_others_have_their_defaults() {
         session.run(&[copy_data(b"10\t1\n20\t2\n"), copy_done()]),
         ["CommandComplete COPY 2", "ReadyForQuery I"]
     );
-    assert_eq!(session.rows("select i, t, j from cin_columns order by i"), ["1|none|10", "2|none|20"]);
+    assert_eq!(
+        session.rows("select i, t, j from cin_columns order by i"),
+        ["1|none|10", "2|none|20"]
+    );
 }
 
 #[test]
@@ -121,8 +158,16 @@ fn delimiter_null_quote_and_escape_can_be_chosen() {
         "copy cin_options from stdin with (format csv, delimiter ';', null 'NULL', quote '''', escape '\\')",
         &[b"1;'it\\'s'\n2;NULL\n3;'NULL'\n"],
     );
-    copy(&mut session, "copy cin_options from stdin with (delimiter '|', null '')", &[b"4|x\n5|\n"]);
-    copy(&mut session, "copy cin_options from stdin csv header delimiter ';'", &[b"i;t\n6;old\n"]);
+    copy(
+        &mut session,
+        "copy cin_options from stdin with (delimiter '|', null '')",
+        &[b"4|x\n5|\n"],
+    );
+    copy(
+        &mut session,
+        "copy cin_options from stdin csv header delimiter ';'",
+        &[b"i;t\n6;old\n"],
+    );
     assert_eq!(
         session.rows("select i, t from cin_options order by i"),
         ["1|it's", "2|null", "3|NULL", "4|x", "5|null", "6|old"]
@@ -133,7 +178,10 @@ fn delimiter_null_quote_and_escape_can_be_chosen() {
 fn no_data_is_no_rows() {
     let mut session = with_table("cin_nothing", "i int");
     for sql in ["copy cin_nothing from stdin", "copy cin_nothing from stdin csv"] {
-        assert_eq!(copy(&mut session, sql, &[]), ["CommandComplete COPY 0", "ReadyForQuery I"]);
+        assert_eq!(
+            copy(&mut session, sql, &[]),
+            ["CommandComplete COPY 0", "ReadyForQuery I"]
+        );
     }
 }
 
@@ -142,7 +190,10 @@ fn a_hundred_thousand_rows_arrive() {
     let mut session = with_table("cin_many", "i int, t text");
     let data: String = (1..=100_000).map(|i| format!("{i}\trow number {i}\n")).collect();
     let pieces: Vec<&[u8]> = data.as_bytes().chunks(10_007).collect();
-    assert_eq!(copy(&mut session, "copy cin_many from stdin", &pieces)[0], "CommandComplete COPY 100000");
+    assert_eq!(
+        copy(&mut session, "copy cin_many from stdin", &pieces)[0],
+        "CommandComplete COPY 100000"
+    );
     assert_eq!(
         session.rows("select count(*), sum(i), max(t) from cin_many"),
         ["100000|5000050000|row number 99999"]
@@ -152,10 +203,19 @@ fn a_hundred_thousand_rows_arrive() {
 #[test]
 fn copy_fail_ends_the_copy_with_the_clients_reason() {
     let mut session = with_table("cin_fail", "i int");
-    session.send(&[query("copy cin_fail from stdin"), copy_data(b"1\n"), copy_fail("changed my mind")].concat());
+    session.send(
+        &[
+            query("copy cin_fail from stdin"),
+            copy_data(b"1\n"),
+            copy_fail("changed my mind"),
+        ]
+        .concat(),
+    );
     assert_eq!(session.take(1), ["CopyInResponse 0 [0]"]);
     let answers = session.answers();
-    let crate::support::Answer::Error(report) = &answers[0] else { panic!("{answers:?}") };
+    let crate::support::Answer::Error(report) = &answers[0] else {
+        panic!("{answers:?}")
+    };
     assert_eq!(report.sqlstate(), "57014");
     assert!(report.message().contains("changed my mind"), "{report:?}");
     assert_eq!(session.rows("select count(*) from cin_fail"), ["0"]);
@@ -165,7 +225,11 @@ fn copy_fail_ends_the_copy_with_the_clients_reason() {
 fn an_error_in_the_middle_undoes_the_copy_and_ignores_the_rest() {
     let mut session = with_table("cin_middle", "i int");
     // DuckDB does not say whether a number is too large or no number at all.
-    let too_large = if Server::shared().is_postgres() { "22003" } else { "22P02" };
+    let too_large = if Server::shared().is_postgres() {
+        "22003"
+    } else {
+        "22P02"
+    };
     for (bad, state) in [
         (&b"x\n"[..], "22P02"),
         (b"99999999999\n", too_large),
@@ -176,16 +240,31 @@ fn an_error_in_the_middle_undoes_the_copy_and_ignores_the_rest() {
         session.take(1);
         session.send(&[copy_data(b"1\n2\n"), copy_data(bad)].concat());
         session.send(&[copy_data(b"3\n"), copy_data(b"4\n"), copy_done()].concat());
-        assert_eq!(session.transcript(), [format!("Error {state}"), "ReadyForQuery I".into()], "{}", bad.escape_ascii());
-        assert_eq!(session.rows("select count(*) from cin_middle"), ["0"], "nothing is answered twice");
+        assert_eq!(
+            session.transcript(),
+            [format!("Error {state}"), "ReadyForQuery I".into()],
+            "{}",
+            bad.escape_ascii()
+        );
+        assert_eq!(
+            session.rows("select count(*) from cin_middle"),
+            ["0"],
+            "nothing is answered twice"
+        );
     }
 }
 
 #[test]
 fn a_row_with_too_few_fields_is_refused() {
     let mut session = with_table("cin_few", "i int, j int");
-    assert_eq!(copy(&mut session, "copy cin_few from stdin", &[b"1\n"]), ["Error 22P04", "ReadyForQuery I"]);
-    assert_eq!(copy(&mut session, "copy cin_few from stdin csv", &[b"1\n"]), ["Error 22P04", "ReadyForQuery I"]);
+    assert_eq!(
+        copy(&mut session, "copy cin_few from stdin", &[b"1\n"]),
+        ["Error 22P04", "ReadyForQuery I"]
+    );
+    assert_eq!(
+        copy(&mut session, "copy cin_few from stdin csv", &[b"1\n"]),
+        ["Error 22P04", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -200,18 +279,36 @@ fn a_quote_that_never_ends_is_refused() {
 #[test]
 fn the_error_says_in_which_line_it_was() {
     let mut session = with_table("cin_line", "i int, j int");
-    session.send(&[query("copy cin_line from stdin"), copy_data(b"1\t1\n2\t2\n3\tx\n"), copy_done()].concat());
+    session.send(
+        &[
+            query("copy cin_line from stdin"),
+            copy_data(b"1\t1\n2\t2\n3\tx\n"),
+            copy_done(),
+        ]
+        .concat(),
+    );
     session.take(1);
     let answers = session.answers();
-    let crate::support::Answer::Error(report) = &answers[0] else { panic!("{answers:?}") };
-    assert!(report.field('W').starts_with("COPY cin_line, line 3, column j: \"x\""), "{report:?}");
+    let crate::support::Answer::Error(report) = &answers[0] else {
+        panic!("{answers:?}")
+    };
+    assert!(
+        report
+            .field('W')
+            .starts_with("COPY cin_line, line 3, column j: \"x\""),
+        "{report:?}"
+    );
 }
 
 #[test]
 fn constraints_hold_for_copied_rows() {
     let mut session = with_table("cin_constraints", "i int primary key, j int not null");
     assert_eq!(
-        copy(&mut session, "copy cin_constraints from stdin", &[b"1\t1\n1\t2\n"]),
+        copy(
+            &mut session,
+            "copy cin_constraints from stdin",
+            &[b"1\t1\n1\t2\n"]
+        ),
         ["Error 23505", "ReadyForQuery I"]
     );
     assert_eq!(
@@ -232,7 +329,11 @@ fn a_copy_that_cannot_begin_says_so_and_ignores_its_data() {
         ("copy cin_cannot from stdin with (delimiter 'ab')", "0A000"),
     ] {
         session.send(&[query(sql), copy_data(b"1\n"), copy_done()].concat());
-        assert_eq!(session.transcript(), [format!("Error {state}"), "ReadyForQuery I".into()], "{sql}");
+        assert_eq!(
+            session.transcript(),
+            [format!("Error {state}"), "ReadyForQuery I".into()],
+            "{sql}"
+        );
         assert_eq!(session.rows("select 1 as a"), ["1"]);
     }
 }
@@ -241,9 +342,18 @@ fn a_copy_that_cannot_begin_says_so_and_ignores_its_data() {
 fn a_failed_copy_fails_its_transaction() {
     let mut session = with_table("cin_tx", "i int");
     session.execute("begin; insert into cin_tx values (1)");
-    assert_eq!(copy(&mut session, "copy cin_tx from stdin", &[b"2\n"]), ["CommandComplete COPY 1", "ReadyForQuery T"]);
-    assert_eq!(copy(&mut session, "copy cin_tx from stdin", &[b"x\n"]), ["Error 22P02", "ReadyForQuery E"]);
-    assert_eq!(session.query("commit"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        copy(&mut session, "copy cin_tx from stdin", &[b"2\n"]),
+        ["CommandComplete COPY 1", "ReadyForQuery T"]
+    );
+    assert_eq!(
+        copy(&mut session, "copy cin_tx from stdin", &[b"x\n"]),
+        ["Error 22P02", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     assert_eq!(session.rows("select count(*) from cin_tx"), ["0"]);
 }
 
@@ -251,7 +361,10 @@ fn a_failed_copy_fails_its_transaction() {
 fn a_copy_may_stand_between_other_statements() {
     let mut session = with_table("cin_between", "i int");
     session.send(&query("insert into cin_between values (1); copy cin_between from stdin; select count(*) as a from cin_between"));
-    assert_eq!(session.take(2), ["CommandComplete INSERT 0 1", "CopyInResponse 0 [0]"]);
+    assert_eq!(
+        session.take(2),
+        ["CommandComplete INSERT 0 1", "CopyInResponse 0 [0]"]
+    );
     assert_eq!(
         session.run(&[copy_data(b"2\n3\n"), copy_done()]),
         [
@@ -270,7 +383,14 @@ fn sync_and_flush_are_ignored_while_data_is_expected() {
     session.send(&query("copy cin_sync from stdin"));
     session.take(1);
     assert_eq!(
-        session.run(&[copy_data(b"1\n"), sync(), flush(), copy_data(b"2\n"), sync(), copy_done()]),
+        session.run(&[
+            copy_data(b"1\n"),
+            sync(),
+            flush(),
+            copy_data(b"2\n"),
+            sync(),
+            copy_done()
+        ]),
         ["CommandComplete COPY 2", "ReadyForQuery I"]
     );
     assert_eq!(session.rows("select count(*) from cin_sync"), ["2"]);
@@ -285,7 +405,10 @@ fn any_other_message_ends_the_copy_with_an_error() {
         session.send(&[copy_data(b"1\n"), message].concat());
         let transcript = session.take(1);
         // PostgreSQL gives the connection up in newer versions.
-        assert!(["Error 08P01", "Error FATAL 08P01"].contains(&transcript[0].as_str()), "{transcript:?}");
+        assert!(
+            ["Error 08P01", "Error FATAL 08P01"].contains(&transcript[0].as_str()),
+            "{transcript:?}"
+        );
         session = Session::new();
         assert_eq!(session.rows("select count(*) from cin_other"), ["0"]);
     }
@@ -307,7 +430,14 @@ fn the_extended_protocol_copies_in() {
     );
     assert_eq!(
         session.take(6),
-        ["ParseComplete", "ParameterDescription", "NoData", "BindComplete", "NoData", "CopyInResponse 0 [0]"]
+        [
+            "ParseComplete",
+            "ParameterDescription",
+            "NoData",
+            "BindComplete",
+            "NoData",
+            "CopyInResponse 0 [0]"
+        ]
     );
     // libpq sends the Sync above at once; it counts for nothing, this one does.
     assert_eq!(
@@ -320,15 +450,29 @@ fn the_extended_protocol_copies_in() {
 #[test]
 fn an_error_in_an_extended_copy_is_skipped_to_sync() {
     let mut session = with_table("cin_extended_error", "i int");
-    let start = [parse_statement("", "copy cin_extended_error from stdin"), bind("", "", &[]), execute("", 0)].concat();
+    let start = [
+        parse_statement("", "copy cin_extended_error from stdin"),
+        bind("", "", &[]),
+        execute("", 0),
+    ]
+    .concat();
     session.send(&start);
     session.take(3);
     assert_eq!(
-        session.run(&[copy_data(b"x\n"), copy_data(b"1\n"), copy_done(), parse_as("", "select $1", &[INT4]), sync()]),
+        session.run(&[
+            copy_data(b"x\n"),
+            copy_data(b"1\n"),
+            copy_done(),
+            parse_as("", "select $1", &[INT4]),
+            sync()
+        ]),
         ["Error 22P02", "ReadyForQuery I"]
     );
     session.send(&start);
     session.take(3);
-    assert_eq!(session.run(&[copy_fail("no"), sync()]), ["Error 57014", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[copy_fail("no"), sync()]),
+        ["Error 57014", "ReadyForQuery I"]
+    );
     assert_eq!(session.rows("select count(*) from cin_extended_error"), ["0"]);
 }

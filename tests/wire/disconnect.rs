@@ -9,7 +9,8 @@ use crate::support::transport::tcp;
 use crate::support::{Server, Session, Transport, eventually};
 
 /// Long enough to outlast any test, in DuckDB and in PostgreSQL.
-pub const ENDLESS: &str = "select count(*) as a from generate_series(1, 1000000) a(i), generate_series(1, 1000000) b(j)
+pub const ENDLESS: &str =
+    "select count(*) as a from generate_series(1, 1000000) a(i), generate_series(1, 1000000) b(j)
      where (i + j) % 1000003 = 1000002";
 
 #[test]
@@ -56,7 +57,13 @@ fn a_client_may_leave_right_after_the_login() {
 #[test]
 fn a_client_may_leave_in_the_middle_of_a_message() {
     for transport in Transport::ALL {
-        let whole = [parse_statement("", "select 1"), bind("", "", &[]), execute("", 0), sync()].concat();
+        let whole = [
+            parse_statement("", "select 1"),
+            bind("", "", &[]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat();
         for length in [1, 4, 5, 12, whole.len() - 1] {
             let mut session = Session::over(Server::shared(), transport);
             session.send(&whole[..length]);
@@ -70,7 +77,9 @@ fn a_client_may_leave_in_the_middle_of_a_message() {
 fn a_client_may_leave_in_the_middle_of_a_result() {
     for transport in Transport::ALL {
         let mut session = Session::over(Server::shared(), transport);
-        session.send(&query("select a.i from generate_series(1, 1000000) a(i), generate_series(1, 1000) b(j)"));
+        session.send(&query(
+            "select a.i from generate_series(1, 1000000) a(i), generate_series(1, 1000) b(j)",
+        ));
         session.take(3);
         session.vanish();
     }
@@ -87,7 +96,9 @@ fn a_client_may_leave_in_the_middle_of_a_copy() {
         other.take(1);
         other.vanish();
         let mut other = Session::over(Server::shared(), transport);
-        other.send(&query("copy (select i from generate_series(1, 10000000) g(i)) to stdout"));
+        other.send(&query(
+            "copy (select i from generate_series(1, 10000000) g(i)) to stdout",
+        ));
         other.take(3);
         other.vanish();
     }
@@ -105,11 +116,14 @@ fn a_client_that_vanishes_stops_its_query() {
         session.execute("begin; update dis_vanish set v = 1");
         session.send(&query(ENDLESS));
         session.vanish();
-        eventually(&format!("the query of the client that vanished from {transport:?} ends, and its transaction"), || {
-            // PostgreSQL waits for the row, DuckDB reports a conflict.
-            let transcript = other.query("update dis_vanish set v = 2");
-            (transcript == ["CommandComplete UPDATE 1", "ReadyForQuery I"]).then_some(())
-        });
+        eventually(
+            &format!("the query of the client that vanished from {transport:?} ends, and its transaction"),
+            || {
+                // PostgreSQL waits for the row, DuckDB reports a conflict.
+                let transcript = other.query("update dis_vanish set v = 2");
+                (transcript == ["CommandComplete UPDATE 1", "ReadyForQuery I"]).then_some(())
+            },
+        );
     }
 }
 
@@ -120,7 +134,9 @@ fn a_client_that_hangs_up_after_sending_queries_had_them_executed_or_not_but_bre
     other.execute("create table dis_hangup (i int)");
     for _ in 0..20 {
         let mut session = Session::over(server, Transport::Tcp);
-        let pipeline: Vec<u8> = (0..50).flat_map(|i| query(&format!("insert into dis_hangup values ({i})"))).collect();
+        let pipeline: Vec<u8> = (0..50)
+            .flat_map(|i| query(&format!("insert into dis_hangup values ({i})")))
+            .collect();
         session.send(&pipeline);
         session.vanish();
     }
@@ -131,8 +147,9 @@ fn a_client_that_hangs_up_after_sending_queries_had_them_executed_or_not_but_bre
 fn a_terminate_behind_a_pipeline_lets_the_pipeline_finish() {
     let mut session = Session::new();
     session.execute("create table dis_terminate (i int)");
-    let mut pipeline: Vec<u8> =
-        (0..20).flat_map(|i| query(&format!("insert into dis_terminate values ({i})"))).collect();
+    let mut pipeline: Vec<u8> = (0..20)
+        .flat_map(|i| query(&format!("insert into dis_terminate values ({i})")))
+        .collect();
     pipeline.extend(terminate());
     session.send(&pipeline);
     assert_eq!(session.last_words().len(), 40);

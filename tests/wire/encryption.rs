@@ -52,12 +52,18 @@ fn plaintext_between_the_ssl_request_and_the_handshake_is_never_used() {
 #[test]
 fn plaintext_after_the_handshake_ends_the_connection() {
     let server = Server::shared();
-    let Road::Tls(mut stream) = Road::open(server, Transport::Tls13).unwrap() else { unreachable!() };
+    let Road::Tls(mut stream) = Road::open(server, Transport::Tls13).unwrap() else {
+        unreachable!()
+    };
     stream.sock.write_all(&startup_of(server)).unwrap();
     let mut rest = Vec::new();
     stream.sock.read_to_end(&mut rest).ok();
     // An alert (0x15) is all that may come, besides records of TLS 1.3 (0x17).
-    assert!(rest.is_empty() || rest[0] == 0x15 || rest[0] == 0x17, "{}", rest.escape_ascii());
+    assert!(
+        rest.is_empty() || rest[0] == 0x15 || rest[0] == 0x17,
+        "{}",
+        rest.escape_ascii()
+    );
     server.assert_serving();
 }
 
@@ -98,8 +104,7 @@ fn what_arrives_together_with_the_end_of_the_handshake_is_not_lost() {
         let mut connection = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
         // rustls holds this back until the handshake is over, and sends it with Finished.
         connection.writer().write_all(&startup_of(server)).unwrap();
-        let mut session =
-            Session::on(Road::Tls(Box::new(rustls::StreamOwned::new(connection, socket))));
+        let mut session = Session::on(Road::Tls(Box::new(rustls::StreamOwned::new(connection, socket))));
         session.authenticate(&server.password).unwrap();
         session.become_ready();
         assert_eq!(session.rows("select 1 as a"), ["1"]);
@@ -122,7 +127,12 @@ fn a_client_that_does_not_trust_the_certificate_gets_nowhere() {
 #[test]
 fn garbage_instead_of_a_handshake_is_refused() {
     let server = Server::shared();
-    for garbage in [&b"\x16\x03\x01\xff\xff"[..], b"\x16\x03\x01\0\x01\x02", b"\0\0\0\0\0\0\0\0", b"\x80\x2e\x01\x03\x01"] {
+    for garbage in [
+        &b"\x16\x03\x01\xff\xff"[..],
+        b"\x16\x03\x01\0\x01\x02",
+        b"\0\0\0\0\0\0\0\0",
+        b"\x80\x2e\x01\x03\x01",
+    ] {
         let mut socket = tcp(server).unwrap();
         socket.write_all(&ssl_request()).unwrap();
         socket.read_exact(&mut [0]).unwrap();

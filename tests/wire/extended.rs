@@ -38,7 +38,13 @@ fn execute_alone_sends_no_row_description() {
             execute("", 0),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "DataRow 1", "CommandComplete SELECT 1", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "DataRow 1",
+            "CommandComplete SELECT 1",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -108,7 +114,10 @@ fn flush_makes_the_answers_come_before_sync() {
         session.send(&[describe_statement("s"), flush()].concat());
         assert_eq!(session.take(2), ["ParameterDescription", "RowDescription a:int4"]);
         session.send(&[bind("", "s", &[]), execute("", 0), flush()].concat());
-        assert_eq!(session.take(3), ["BindComplete", "DataRow 1", "CommandComplete SELECT 1"]);
+        assert_eq!(
+            session.take(3),
+            ["BindComplete", "DataRow 1", "CommandComplete SELECT 1"]
+        );
         assert_eq!(session.run(&[sync()]), ["ReadyForQuery I"]);
     }
 }
@@ -159,7 +168,13 @@ fn a_statement_without_rows_is_described_by_no_data() {
             execute("", 0),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "NoData", "CommandComplete INSERT 0 1", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "NoData",
+            "CommandComplete INSERT 0 1",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -185,14 +200,30 @@ fn describing_executes_nothing() {
 fn the_description_of_a_portal_has_the_formats_that_bind_asked_for() {
     let mut session = Session::new();
     let describe = |results: &[i16]| {
-        let message = Bind { results, ..Bind::default() }.message();
-        [parse_statement("", "select 1 as a, 2 as b"), message, describe_portal(""), execute("", 0), sync()]
+        let message = Bind {
+            results,
+            ..Bind::default()
+        }
+        .message();
+        [
+            parse_statement("", "select 1 as a, 2 as b"),
+            message,
+            describe_portal(""),
+            execute("", 0),
+            sync(),
+        ]
     };
     let rows = |format: &[i16], session: &mut Session| session.run(&describe(format))[2..4].to_vec();
-    assert_eq!(rows(&[], &mut session), ["RowDescription a:int4 b:int4", "DataRow 1|2"]);
+    assert_eq!(
+        rows(&[], &mut session),
+        ["RowDescription a:int4 b:int4", "DataRow 1|2"]
+    );
     assert_eq!(
         rows(&[1], &mut session),
-        ["RowDescription a:int4 binary b:int4 binary", "DataRow \\x00000001|\\x00000002"]
+        [
+            "RowDescription a:int4 binary b:int4 binary",
+            "DataRow \\x00000001|\\x00000002"
+        ]
     );
     assert_eq!(
         rows(&[0, 1], &mut session),
@@ -214,7 +245,12 @@ fn the_description_of_a_portal_has_the_formats_that_bind_asked_for() {
 fn an_empty_statement_answers_with_an_empty_query_response() {
     assert_eq!(
         Session::new().run(&[parse_statement("", ""), bind("", "", &[]), execute("", 0), sync()]),
-        ["ParseComplete", "BindComplete", "EmptyQueryResponse", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "EmptyQueryResponse",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -228,8 +264,15 @@ fn a_named_statement_lives_until_it_is_closed() {
     }
     session.execute("begin; rollback");
     session.query("select nosuch");
-    assert_eq!(session.run(&run("named"))[1], "DataRow 5", "errors and rollbacks do not touch it");
-    assert_eq!(session.run(&[close_statement("named"), sync()]), ["CloseComplete", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&run("named"))[1],
+        "DataRow 5",
+        "errors and rollbacks do not touch it"
+    );
+    assert_eq!(
+        session.run(&[close_statement("named"), sync()]),
+        ["CloseComplete", "ReadyForQuery I"]
+    );
     assert_eq!(session.run(&run("named")), ["Error 26000", "ReadyForQuery I"]);
 }
 
@@ -261,7 +304,11 @@ fn the_unnamed_statement_is_replaced_by_the_next() {
     let run = [bind("", "", &[]), execute("", 0), sync()];
     assert_eq!(session.run(&run)[1], "DataRow 2");
     session.query("select 3 as a");
-    assert_eq!(session.run(&run), ["Error 26000", "ReadyForQuery I"], "a simple query destroys it");
+    assert_eq!(
+        session.run(&run),
+        ["Error 26000", "ReadyForQuery I"],
+        "a simple query destroys it"
+    );
 }
 
 #[test]
@@ -272,9 +319,15 @@ fn a_parse_that_fails_leaves_no_statement() {
         session.run(&[parse_statement("", "selec"), sync()]),
         ["Error 42601", "ReadyForQuery I"]
     );
-    assert_eq!(session.run(&[bind("", "", &[]), sync()]), ["Error 26000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[bind("", "", &[]), sync()]),
+        ["Error 26000", "ReadyForQuery I"]
+    );
     session.run(&[parse_statement("failed", "selec"), sync()]);
-    assert_eq!(session.run(&[describe_statement("failed"), sync()]), ["Error 26000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[describe_statement("failed"), sync()]),
+        ["Error 26000", "ReadyForQuery I"]
+    );
     assert_eq!(
         session.run(&[parse_statement("failed", "select 1 as a"), sync()]),
         ["ParseComplete", "ReadyForQuery I"]
@@ -292,15 +345,28 @@ fn what_does_not_exist_cannot_be_bound_described_or_executed() {
         (describe_portal(""), "34000"),
         (execute("", 0), "34000"),
     ] {
-        assert_eq!(session.run(&[message, sync()]), [format!("Error {state}"), "ReadyForQuery I".into()]);
+        assert_eq!(
+            session.run(&[message, sync()]),
+            [format!("Error {state}"), "ReadyForQuery I".into()]
+        );
     }
 }
 
 #[test]
 fn closing_what_does_not_exist_is_no_error() {
     assert_eq!(
-        Session::new().run(&[close_statement("nosuch"), close_portal("nosuch"), close_statement(""), sync()]),
-        ["CloseComplete", "CloseComplete", "CloseComplete", "ReadyForQuery I"]
+        Session::new().run(&[
+            close_statement("nosuch"),
+            close_portal("nosuch"),
+            close_statement(""),
+            sync()
+        ]),
+        [
+            "CloseComplete",
+            "CloseComplete",
+            "CloseComplete",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -322,7 +388,9 @@ fn a_syntax_error_is_found_by_parse_and_has_its_position() {
     let mut session = Session::new();
     session.send(&[parse_statement("", "select 1 frm x y"), sync()].concat());
     let answers = session.answers();
-    let crate::support::Answer::Error(report) = &answers[0] else { panic!("{answers:?}") };
+    let crate::support::Answer::Error(report) = &answers[0] else {
+        panic!("{answers:?}")
+    };
     assert_eq!(report.sqlstate(), "42601");
     assert!(!report.field('P').is_empty(), "{report:?}");
 }
@@ -330,15 +398,34 @@ fn a_syntax_error_is_found_by_parse_and_has_its_position() {
 #[test]
 fn sql_can_deallocate_what_the_protocol_prepared() {
     let mut session = Session::new();
-    session.run(&[parse_statement("d1", "select 1"), parse_statement("d2", "select 2"), sync()]);
-    assert_eq!(session.query("deallocate d1"), ["CommandComplete DEALLOCATE", "ReadyForQuery I"]);
-    assert_eq!(session.run(&[bind("", "d1", &[]), sync()]), ["Error 26000", "ReadyForQuery I"]);
-    assert_eq!(session.run(&[bind("", "d2", &[]), sync()]), ["BindComplete", "ReadyForQuery I"]);
+    session.run(&[
+        parse_statement("d1", "select 1"),
+        parse_statement("d2", "select 2"),
+        sync(),
+    ]);
+    assert_eq!(
+        session.query("deallocate d1"),
+        ["CommandComplete DEALLOCATE", "ReadyForQuery I"]
+    );
+    assert_eq!(
+        session.run(&[bind("", "d1", &[]), sync()]),
+        ["Error 26000", "ReadyForQuery I"]
+    );
+    assert_eq!(
+        session.run(&[bind("", "d2", &[]), sync()]),
+        ["BindComplete", "ReadyForQuery I"]
+    );
     session.execute("deallocate all");
-    assert_eq!(session.run(&[bind("", "d2", &[]), sync()]), ["Error 26000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[bind("", "d2", &[]), sync()]),
+        ["Error 26000", "ReadyForQuery I"]
+    );
     session.run(&[parse_statement("d3", "select 3"), sync()]);
     session.execute("discard all");
-    assert_eq!(session.run(&[bind("", "d3", &[]), sync()]), ["Error 26000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[bind("", "d3", &[]), sync()]),
+        ["Error 26000", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -347,7 +434,12 @@ fn sql_and_protocol_share_their_prepared_statements() {
     session.execute("prepare shared as select 11 as a");
     assert_eq!(
         session.run(&[bind("", "shared", &[]), execute("", 0), sync()]),
-        ["BindComplete", "DataRow 11", "CommandComplete SELECT 1", "ReadyForQuery I"]
+        [
+            "BindComplete",
+            "DataRow 11",
+            "CommandComplete SELECT 1",
+            "ReadyForQuery I"
+        ]
     );
     session.run(&[parse_as("wired", "select $1 as a", &[INT4]), sync()]);
     assert_eq!(session.rows("execute wired(12)"), ["12"]);
@@ -357,7 +449,11 @@ fn sql_and_protocol_share_their_prepared_statements() {
 fn a_statement_is_never_executed_with_columns_other_than_those_described() {
     let mut session = Session::new();
     session.execute("create table ext_changes (i int); insert into ext_changes values (1)");
-    session.run(&[parse_statement("s", "select * from ext_changes"), describe_statement("s"), sync()]);
+    session.run(&[
+        parse_statement("s", "select * from ext_changes"),
+        describe_statement("s"),
+        sync(),
+    ]);
     session.execute("alter table ext_changes add column j int");
     assert_eq!(
         session.run(&[bind("", "s", &[]), execute("", 0), sync()]),
@@ -365,7 +461,10 @@ fn a_statement_is_never_executed_with_columns_other_than_those_described() {
         "cached plan must not change result type"
     );
     session.execute("drop table ext_changes");
-    assert_eq!(session.run(&[bind("", "s", &[]), sync()]), ["Error 42P01", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[bind("", "s", &[]), sync()]),
+        ["Error 42P01", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -374,21 +473,30 @@ fn a_prepared_statement_sees_a_table_that_was_made_anew() {
     session.execute("create table ext_anew (i int); insert into ext_anew values (1)");
     session.run(&[parse_statement("s", "select i from ext_anew"), sync()]);
     session.execute("drop table ext_anew; create table ext_anew (i int); insert into ext_anew values (2)");
-    assert_eq!(session.run(&[bind("", "s", &[]), execute("", 0), sync()])[1], "DataRow 2");
+    assert_eq!(
+        session.run(&[bind("", "s", &[]), execute("", 0), sync()])[1],
+        "DataRow 2"
+    );
 }
 
 #[test]
 fn a_prepared_insert_is_executed_again_and_again() {
     let mut session = Session::new();
     session.execute("create table ext_again (i int, t text)");
-    session.run(&[parse_as("s", "insert into ext_again values ($1, $2)", &[INT4, TEXT]), sync()]);
+    session.run(&[
+        parse_as("s", "insert into ext_again values ($1, $2)", &[INT4, TEXT]),
+        sync(),
+    ]);
     for i in 0..50 {
         assert_eq!(
             session.run(&[bind("", "s", &[&i.to_string(), "x"]), execute("", 0), sync()]),
             ["BindComplete", "CommandComplete INSERT 0 1", "ReadyForQuery I"]
         );
     }
-    assert_eq!(session.rows("select count(*), min(i), max(i) from ext_again"), ["50|0|49"]);
+    assert_eq!(
+        session.rows("select count(*), min(i), max(i) from ext_again"),
+        ["50|0|49"]
+    );
 }
 
 #[test]

@@ -26,7 +26,9 @@ fn a_length_below_four_ends_the_session() {
 #[test]
 fn a_length_of_two_gigabytes_ends_the_session_at_once() {
     for transport in [Transport::Tcp, Transport::Tls13] {
-        for kind in [b'Q', b'P', b'B', b'D', b'E', b'S', b'C', b'H', b'F', b'f', b'c', b'X'] {
+        for kind in [
+            b'Q', b'P', b'B', b'D', b'E', b'S', b'C', b'H', b'F', b'f', b'c', b'X',
+        ] {
             let mut session = Session::over(Server::shared(), transport);
             session.try_send(&lying(kind, i32::MAX, b"select 1\0")).ok();
             assert_refused(&mut session, &format!("{} over {transport:?}", kind as char));
@@ -63,7 +65,11 @@ fn memory_is_taken_for_bytes_that_came_not_for_bytes_that_were_announced() {
     let grown = server.resident_bytes().saturating_sub(before);
     // A PostgreSQL session is a process and takes some megabytes by itself.
     let allowed = if server.is_postgres() { 256 } else { 64 };
-    assert!(grown < allowed << 20, "8 GiB announced, {} MiB taken", grown >> 20);
+    assert!(
+        grown < allowed << 20,
+        "8 GiB announced, {} MiB taken",
+        grown >> 20
+    );
     drop(sessions);
     server.assert_serving();
 }
@@ -73,7 +79,12 @@ fn an_unknown_message_type_ends_the_session() {
     for kind in [b'z', b'?', 0, 0xff, b'T', b'Z', b'R'] {
         let mut session = Session::new();
         session.send(&framed(kind, b""));
-        assert_eq!(session.last_words(), ["Error FATAL 08P01"], "{}", kind.escape_ascii());
+        assert_eq!(
+            session.last_words(),
+            ["Error FATAL 08P01"],
+            "{}",
+            kind.escape_ascii()
+        );
     }
     Server::shared().assert_serving();
 }
@@ -90,14 +101,20 @@ fn copy_messages_outside_of_a_copy_are_ignored() {
     let mut session = Session::new();
     session.send(&[copy_data(b"1\n"), copy_done(), copy_fail("x")].concat());
     assert_eq!(session.rows("select 1 as a"), ["1"]);
-    assert_eq!(session.run(&[copy_data(b"1\n"), copy_done(), sync()]), ["ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[copy_data(b"1\n"), copy_done(), sync()]),
+        ["ReadyForQuery I"]
+    );
 }
 
 #[test]
 fn a_query_without_its_nul_is_refused_and_the_session_goes_on() {
     let mut session = Session::new();
     for body in [&b""[..], b"select 1"] {
-        assert_eq!(session.run(&[framed(b'Q', body)]), ["Error 08P01", "ReadyForQuery I"]);
+        assert_eq!(
+            session.run(&[framed(b'Q', body)]),
+            ["Error 08P01", "ReadyForQuery I"]
+        );
     }
     assert_eq!(session.rows("select 1 as a"), ["1"]);
 }
@@ -131,9 +148,15 @@ fn a_bind_cut_short_anywhere_is_refused_and_skipped_to_sync() {
             whole.len()
         );
     }
-    assert_eq!(session.run(&[framed(b'B', &whole), execute("p", 0), sync()])[1], "DataRow 3");
+    assert_eq!(
+        session.run(&[framed(b'B', &whole), execute("p", 0), sync()])[1],
+        "DataRow 3"
+    );
     let long = [whole.as_slice(), b"x"].concat();
-    assert_eq!(session.run(&[framed(b'B', &long), sync()]), ["Error 08P01", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[framed(b'B', &long), sync()]),
+        ["Error 08P01", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -147,13 +170,23 @@ fn counts_and_lengths_inside_a_bind_are_not_believed() {
         ("65535 values", b"\0\0\xff\xff"),
         ("a value of 2 GiB", b"\0\0\0\x01\x7f\xff\xff\xffx\0\0"),
         ("a value of length -2", b"\0\0\0\x01\xff\xff\xff\xfe\0\0"),
-        ("a value of the least length there is", b"\0\0\0\x01\x80\0\0\0\0\0"),
+        (
+            "a value of the least length there is",
+            b"\0\0\0\x01\x80\0\0\0\0\0",
+        ),
         ("65535 result formats", b"\0\0\0\x01\0\0\0\x01x\xff\xff"),
     ] {
         let body = [&head[..], tail].concat();
-        assert_eq!(session.run(&[framed(b'B', &body), sync()]), ["Error 08P01", "ReadyForQuery I"], "{case}");
+        assert_eq!(
+            session.run(&[framed(b'B', &body), sync()]),
+            ["Error 08P01", "ReadyForQuery I"],
+            "{case}"
+        );
     }
-    assert_eq!(session.run(&[bind("", "s", &["x"]), execute("", 0), sync()])[1], "DataRow x");
+    assert_eq!(
+        session.run(&[bind("", "s", &["x"]), execute("", 0), sync()])[1],
+        "DataRow x"
+    );
 }
 
 #[test]
@@ -163,7 +196,10 @@ fn other_messages_cut_short_are_refused_and_skipped_to_sync() {
         ("Parse without anything", framed(b'P', b"")),
         ("Parse without a query", framed(b'P', b"\0")),
         ("Parse without a count", framed(b'P', b"\0select 1\0")),
-        ("Parse that counts too many types", framed(b'P', b"\0select 1\0\xff\xff\0\0\0\x17")),
+        (
+            "Parse that counts too many types",
+            framed(b'P', b"\0select 1\0\xff\xff\0\0\0\x17"),
+        ),
         ("Parse with more behind it", framed(b'P', b"\0select 1\0\0\0x")),
         ("Describe of nothing", framed(b'D', b"")),
         ("Describe of a name without its NUL", framed(b'D', b"Sname")),
@@ -174,7 +210,11 @@ fn other_messages_cut_short_are_refused_and_skipped_to_sync() {
         ("Close of nothing", framed(b'C', b"")),
         ("Close of something that is neither", framed(b'C', b"X\0")),
     ] {
-        assert_eq!(session.run(&[message, sync()]), ["Error 08P01", "ReadyForQuery I"], "{case}");
+        assert_eq!(
+            session.run(&[message, sync()]),
+            ["Error 08P01", "ReadyForQuery I"],
+            "{case}"
+        );
     }
     assert_eq!(session.rows("select 1 as a"), ["1"]);
 }
@@ -198,7 +238,10 @@ fn a_function_call_is_refused_and_the_session_goes_on() {
     let server = Server::shared();
     let mut session = Session::new();
     // int4 abs(int4) is function 1397. PostgreSQL still has this protocol.
-    let call = framed(b'F', &[&1397u32.to_be_bytes()[..], b"\0\0\0\x01\0\0\0\x02-7\0\0"].concat());
+    let call = framed(
+        b'F',
+        &[&1397u32.to_be_bytes()[..], b"\0\0\0\x01\0\0\0\x02-7\0\0"].concat(),
+    );
     if !server.is_postgres() {
         assert_eq!(session.run(&[call]), ["Error 0A000", "ReadyForQuery I"]);
     }

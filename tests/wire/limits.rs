@@ -7,23 +7,38 @@ use crate::support::{Server, Session, Transport};
 /// Executes a portal of `total` rows over and over with that limit and expects
 /// the protocol's answers to the row.
 fn drain(session: &mut Session, total: usize, limit: i32, results: &[i16]) {
-    let bound = Bind { portal: "p", results, ..Bind::default() };
+    let bound = Bind {
+        portal: "p",
+        results,
+        ..Bind::default()
+    };
     session.execute("begin");
     assert_eq!(
         session.run(&[
-            parse_statement("", &format!("select i as a from generate_series(1, {total}) g(i) order by i")),
+            parse_statement(
+                "",
+                &format!("select i as a from generate_series(1, {total}) g(i) order by i")
+            ),
             bound.message(),
             sync()
         ]),
         ["ParseComplete", "BindComplete", "ReadyForQuery T"]
     );
-    let chunk = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let chunk = usize::try_from(limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(usize::MAX);
     let mut next = 1;
     loop {
         let transcript = session.run(&[execute("p", limit), sync()]);
         let rows = chunk.min(total + 1 - next);
         let case = format!("{total} rows, {limit} at a time, from row {next}");
-        assert_eq!(transcript.len(), rows + 2, "{case}: {:?}", transcript.last_chunk::<2>());
+        assert_eq!(
+            transcript.len(),
+            rows + 2,
+            "{case}: {:?}",
+            transcript.last_chunk::<2>()
+        );
         for (row, answer) in (next..).zip(&transcript[..rows]) {
             // A binary integer reads as a hexadecimal number, if it is not printable by chance.
             let binary = format!("{row:x}");
@@ -37,7 +52,11 @@ fn drain(session: &mut Session, total: usize, limit: i32, results: &[i16]) {
         if rows == chunk {
             assert_eq!(transcript[rows], "PortalSuspended", "{case}");
         } else {
-            assert_eq!(transcript[rows], format!("CommandComplete SELECT {rows}"), "{case}");
+            assert_eq!(
+                transcript[rows],
+                format!("CommandComplete SELECT {rows}"),
+                "{case}"
+            );
             break;
         }
     }
@@ -131,12 +150,20 @@ fn a_limit_does_not_cut_what_a_statement_does() {
     session.execute("create table lim_dml (i int)");
     assert_eq!(
         session.run(&[
-            parse_statement("", "insert into lim_dml select i from generate_series(1, 5000) g(i)"),
+            parse_statement(
+                "",
+                "insert into lim_dml select i from generate_series(1, 5000) g(i)"
+            ),
             bind("", "", &[]),
             execute("", 1),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 5000", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete INSERT 0 5000",
+            "ReadyForQuery I"
+        ]
     );
     assert_eq!(
         session.run(&[
@@ -159,7 +186,12 @@ fn an_empty_result_is_complete_at_once() {
             execute("", 1),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "CommandComplete SELECT 0", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete SELECT 0",
+            "ReadyForQuery I"
+        ]
     );
 }
 

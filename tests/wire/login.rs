@@ -43,7 +43,9 @@ fn a_wrong_password_is_refused() {
 #[test]
 fn an_unknown_user_is_answered_like_a_wrong_password() {
     let known = knock(V3_0, &me()).authenticate("wrong").unwrap_err();
-    let unknown = knock(V3_0, &[("user", "nosuch"), ("database", "nosuch")]).authenticate("wrong").unwrap_err();
+    let unknown = knock(V3_0, &[("user", "nosuch"), ("database", "nosuch")])
+        .authenticate("wrong")
+        .unwrap_err();
     let words = |report: &crate::support::message::Report, user: &str| {
         (report.sqlstate().to_string(), report.message().replace(user, "?"))
     };
@@ -57,10 +59,22 @@ fn an_unknown_user_is_answered_like_a_wrong_password() {
         let fields: Vec<String> = challenge.split(',').map(str::to_string).collect();
         (fields[1].clone(), fields[2].clone())
     };
-    assert_eq!(salt("nosuch"), salt("nosuch"), "a salt that changes gives it away");
+    assert_eq!(
+        salt("nosuch"),
+        salt("nosuch"),
+        "a salt that changes gives it away"
+    );
     assert_ne!(salt("nosuch"), salt("nosuch2"));
-    assert_eq!(salt("nosuch").1, salt(&Server::shared().user).1, "the iteration count too");
-    assert_eq!(salt("nosuch").0.len(), salt(&Server::shared().user).0.len(), "the length of the salt too");
+    assert_eq!(
+        salt("nosuch").1,
+        salt(&Server::shared().user).1,
+        "the iteration count too"
+    );
+    assert_eq!(
+        salt("nosuch").0.len(),
+        salt(&Server::shared().user).0.len(),
+        "the length of the salt too"
+    );
 }
 
 #[test]
@@ -71,8 +85,14 @@ fn channel_binding_is_offered_inside_tls_only() {
         String::from_utf8(session.expect_authentication(10).unwrap()).unwrap()
     };
     assert_eq!(mechanisms(Transport::Tcp), "SCRAM-SHA-256\0\0");
-    assert_eq!(mechanisms(Transport::Tls13), "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
-    assert_eq!(mechanisms(Transport::Tls12), "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+    assert_eq!(
+        mechanisms(Transport::Tls13),
+        "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"
+    );
+    assert_eq!(
+        mechanisms(Transport::Tls12),
+        "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"
+    );
 }
 
 #[test]
@@ -81,7 +101,9 @@ fn channel_binding_to_the_servers_certificate_succeeds() {
     for transport in [Transport::Tls13, Transport::Tls12] {
         let mut session = Session::open(server, transport);
         session.send(&startup(V3_0, &me()));
-        session.authenticate_bound(&server.password, &server.certificate).unwrap();
+        session
+            .authenticate_bound(&server.password, &server.certificate)
+            .unwrap();
         session.become_ready();
     }
 }
@@ -136,7 +158,9 @@ fn the_final_scram_message_must_carry_the_servers_nonce() {
     session.expect_authentication(10).unwrap();
     session.send(&sasl_initial("SCRAM-SHA-256", b"n,,n=,r=clientnonceclientnonce"));
     session.expect_authentication(11).unwrap();
-    session.send(&sasl_response(b"c=biws,r=someothernonce,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));
+    session.send(&sasl_response(
+        b"c=biws,r=someothernonce,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    ));
     assert_eq!(session.expect_authentication(12).unwrap_err().severity(), "FATAL");
 }
 
@@ -146,8 +170,13 @@ fn a_query_before_authentication_is_never_executed() {
     Session::new().execute("create table login_injected (i int)");
     for queries in [
         query("insert into login_injected values (1)"),
-        [parse_statement("", "insert into login_injected values (1)"), bind("", "", &[]), execute("", 0), sync()]
-            .concat(),
+        [
+            parse_statement("", "insert into login_injected values (1)"),
+            bind("", "", &[]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
         sync(),
         terminate(),
     ] {
@@ -155,7 +184,11 @@ fn a_query_before_authentication_is_never_executed() {
         let mut session = Session::open(server, Transport::Tcp);
         session.send(&[startup(V3_0, &me()), queries.clone()].concat());
         let last = session.last_words();
-        assert!(last.iter().all(|answer| *answer == "Authentication 10" || *answer == "Error FATAL 08P01"), "{last:?}");
+        assert!(
+            last.iter()
+                .all(|answer| *answer == "Authentication 10" || *answer == "Error FATAL 08P01"),
+            "{last:?}"
+        );
 
         let mut session = knock(V3_0, &me());
         session.expect_authentication(10).unwrap();
@@ -163,7 +196,10 @@ fn a_query_before_authentication_is_never_executed() {
         session.expect_authentication(11).unwrap();
         session.try_send(&queries).ok();
         let last = session.last_words();
-        assert!(last.iter().all(|answer| *answer == "Error FATAL 08P01"), "{last:?}");
+        assert!(
+            last.iter().all(|answer| *answer == "Error FATAL 08P01"),
+            "{last:?}"
+        );
     }
     assert_eq!(Session::new().rows("select count(*) from login_injected"), ["0"]);
 }
@@ -199,7 +235,14 @@ fn a_query_sent_along_with_the_last_scram_message_is_executed_after_the_login() 
         let mut scram = ScramSha256::new(server.password.as_bytes(), ChannelBinding::unsupported());
         session.send(&sasl_initial("SCRAM-SHA-256", scram.message()));
         scram.update(&session.expect_authentication(11).unwrap()).unwrap();
-        session.send(&[sasl_response(scram.message()), query("select 1 as a"), query("select 2 as a")].concat());
+        session.send(
+            &[
+                sasl_response(scram.message()),
+                query("select 1 as a"),
+                query("select 2 as a"),
+            ]
+            .concat(),
+        );
         session.expect_authentication(12).unwrap();
         session.expect_authentication(0).unwrap();
         session.become_ready();
@@ -211,7 +254,11 @@ fn a_query_sent_along_with_the_last_scram_message_is_executed_after_the_login() 
 #[test]
 fn a_user_is_required() {
     for parameters in [&[][..], &[("database", "x")], &[("user", "")]] {
-        assert_eq!(knock(V3_0, parameters).last_words(), ["Error FATAL 28000"], "{parameters:?}");
+        assert_eq!(
+            knock(V3_0, parameters).last_words(),
+            ["Error FATAL 28000"],
+            "{parameters:?}"
+        );
     }
 }
 
@@ -221,7 +268,10 @@ fn the_database_is_the_users_own_unless_named() {
     let mut session = knock(V3_0, &[("user", &server.user)]);
     session.authenticate(&server.password).unwrap();
     session.become_ready();
-    assert_eq!(session.rows("select current_database()"), [server.database.as_str()]);
+    assert_eq!(
+        session.rows("select current_database()"),
+        [server.database.as_str()]
+    );
 }
 
 #[test]
@@ -235,12 +285,21 @@ fn a_database_that_does_not_exist_is_refused_after_the_login() {
 #[test]
 fn other_major_versions_are_refused() {
     for version in [0x0004_0000, 0x7fff_0000] {
-        assert_eq!(knock(version, &me()).last_words(), ["Error FATAL 0A000"], "{version:#x}");
+        assert_eq!(
+            knock(version, &me()).last_words(),
+            ["Error FATAL 0A000"],
+            "{version:#x}"
+        );
     }
     // Before version 3 an error was a plain string, and PostgreSQL remembers.
     for version in [0x0001_0000, 0x0002_0000] {
         let refusal = knock(version, &me()).bytes_to_the_end();
-        assert_eq!(refusal.first(), Some(&b'E'), "{version:#x}: {}", refusal.escape_ascii());
+        assert_eq!(
+            refusal.first(),
+            Some(&b'E'),
+            "{version:#x}: {}",
+            refusal.escape_ascii()
+        );
     }
 }
 
@@ -278,7 +337,10 @@ fn nobody_gets_a_newer_version_than_they_asked_for() {
 #[test]
 fn protocol_options_that_are_not_known_are_listed() {
     let server = Server::shared();
-    for (version, granted) in [(V3_0, "3.0"), (V3_2, if server.is_postgres() { "3.0" } else { "3.2" })] {
+    for (version, granted) in [
+        (V3_0, "3.0"),
+        (V3_2, if server.is_postgres() { "3.0" } else { "3.2" }),
+    ] {
         let mut parameters = me().to_vec();
         parameters.extend([("_pq_.first", "1"), ("_pq_.second", "2")]);
         let mut session = knock(version, &parameters);
@@ -359,7 +421,10 @@ fn startup_messages_that_lie_about_their_length_are_refused() {
         let mut session = Session::open(Server::shared(), Transport::Tcp);
         session.try_send(&[&length.to_be_bytes(), body].concat()).ok();
         let last = session.last_words();
-        assert!(last.is_empty() || last == ["Error FATAL 08P01"], "{length}: {last:?}");
+        assert!(
+            last.is_empty() || last == ["Error FATAL 08P01"],
+            "{length}: {last:?}"
+        );
     }
     Server::shared().assert_serving();
 }
@@ -393,14 +458,19 @@ fn a_password_message_of_megabytes_is_refused_before_it_is_read() {
     session.try_send(&lying(b'p', 200 << 20, b"SCRAM-SHA-256\0")).ok();
     let last = session.last_words();
     // To PostgreSQL it is a wrong password.
-    assert!(last == ["Error FATAL 08P01"] || last == ["Error FATAL 28P01"], "{last:?}");
+    assert!(
+        last == ["Error FATAL 08P01"] || last == ["Error FATAL 28P01"],
+        "{last:?}"
+    );
     Server::shared().assert_serving();
 }
 
 #[test]
 fn http_on_the_port_is_refused() {
     let mut session = Session::open(Server::shared(), Transport::Tcp);
-    session.try_send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").ok();
+    session
+        .try_send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .ok();
     let last = session.last_words();
     assert!(last.is_empty() || last == ["Error FATAL 08P01"], "{last:?}");
     Server::shared().assert_serving();

@@ -28,7 +28,10 @@ fn undeclared_types_are_deduced_and_text_where_nothing_says_otherwise() {
     for (sql, expected) in [
         ("select $1 as a", "text"),
         ("select i from par_deduce where i = $1", "int4"),
-        ("insert into par_deduce values ($1, $2, $3, $4)", "int4 int8 text date"),
+        (
+            "insert into par_deduce values ($1, $2, $3, $4)",
+            "int4 int8 text date",
+        ),
         ("select cast($1 as bigint) as a", "int8"),
         ("select i from par_deduce limit $1", "int8"),
         ("select $2 as a, i from par_deduce where b = $1", "int8 text"),
@@ -50,7 +53,11 @@ fn the_oid_zero_means_undeclared() {
 
 #[test]
 fn a_parameter_may_be_null_and_may_be_empty() {
-    let bound = Bind { values: &[None, Some(b"")], ..Bind::default() }.message();
+    let bound = Bind {
+        values: &[None, Some(b"")],
+        ..Bind::default()
+    }
+    .message();
     let transcript = Session::new().run(&[
         parse_as("", "select $1 as a, $2 || '!' as b", &[INT4, TEXT]),
         bound,
@@ -65,12 +72,24 @@ fn formats_are_given_for_none_for_all_or_for_each() {
     let mut session = Session::new();
     let seven: Option<&[u8]> = Some(&[0, 0, 0, 7]);
     let text: Option<&[u8]> = Some(b"7");
-    for (formats, values) in
-        [(vec![], [text, text]), (vec![0], [text, text]), (vec![1], [seven, seven]), (vec![1, 0], [seven, text])]
-    {
-        let bound = Bind { formats: &formats, values: &values, ..Bind::default() }.message();
-        let transcript =
-            session.run(&[parse_as("", "select $1 + $2 as a", &[INT4, INT4]), bound, execute("", 0), sync()]);
+    for (formats, values) in [
+        (vec![], [text, text]),
+        (vec![0], [text, text]),
+        (vec![1], [seven, seven]),
+        (vec![1, 0], [seven, text]),
+    ] {
+        let bound = Bind {
+            formats: &formats,
+            values: &values,
+            ..Bind::default()
+        }
+        .message();
+        let transcript = session.run(&[
+            parse_as("", "select $1 + $2 as a", &[INT4, INT4]),
+            bound,
+            execute("", 0),
+            sync(),
+        ]);
         assert_eq!(transcript[2], "DataRow 14", "{formats:?}");
     }
 }
@@ -97,17 +116,32 @@ fn too_few_and_too_many_parameters_are_refused() {
             "{values:?}"
         );
     }
-    assert_eq!(session.run(&[bind("", "s", &["1", "2"]), execute("", 0), sync()])[1], "DataRow 3");
+    assert_eq!(
+        session.run(&[bind("", "s", &["1", "2"]), execute("", 0), sync()])[1],
+        "DataRow 3"
+    );
 }
 
 #[test]
 fn a_number_of_formats_that_fits_nothing_is_refused() {
     let mut session = Session::new();
-    session.run(&[parse_as("s", "select $1 + $2 + $3 as a", &[INT4, INT4, INT4]), sync()]);
+    session.run(&[
+        parse_as("s", "select $1 + $2 + $3 as a", &[INT4, INT4, INT4]),
+        sync(),
+    ]);
     for formats in [vec![0, 0], vec![0, 0, 0, 0]] {
         let one: Option<&[u8]> = Some(b"1");
-        let bound = Bind { statement: "s", formats: &formats, values: &[one, one, one], ..Bind::default() };
-        assert_eq!(session.run(&[bound.message(), sync()]), ["Error 08P01", "ReadyForQuery I"], "{formats:?}");
+        let bound = Bind {
+            statement: "s",
+            formats: &formats,
+            values: &[one, one, one],
+            ..Bind::default()
+        };
+        assert_eq!(
+            session.run(&[bound.message(), sync()]),
+            ["Error 08P01", "ReadyForQuery I"],
+            "{formats:?}"
+        );
     }
 }
 
@@ -117,7 +151,12 @@ fn values_that_are_not_of_their_type_are_refused() {
     let bound = |formats: &'static [i16], value: &'static [u8]| {
         [
             parse_as("", "select $1 as a", &[INT4]),
-            Bind { formats, values: &[Some(value)], ..Bind::default() }.message(),
+            Bind {
+                formats,
+                values: &[Some(value)],
+                ..Bind::default()
+            }
+            .message(),
             execute("", 0),
             sync(),
         ]
@@ -148,9 +187,18 @@ fn values_that_are_not_of_their_type_are_refused() {
 fn text_with_a_nul_or_broken_utf8_is_refused_as_a_parameter() {
     let mut session = Session::new();
     for value in [&b"a\0b"[..], b"\xc3", b"\xed\xa0\x80"] {
-        let bound = Bind { values: &[Some(value)], ..Bind::default() }.message();
+        let bound = Bind {
+            values: &[Some(value)],
+            ..Bind::default()
+        }
+        .message();
         assert_eq!(
-            session.run(&[parse_as("", "select $1 as a", &[TEXT]), bound, execute("", 0), sync()]),
+            session.run(&[
+                parse_as("", "select $1 as a", &[TEXT]),
+                bound,
+                execute("", 0),
+                sync()
+            ]),
             ["ParseComplete", "Error 22021", "ReadyForQuery I"],
             "{value:?}"
         );
@@ -166,7 +214,10 @@ fn a_parameter_of_megabytes_comes_back_unchanged() {
         execute("", 0),
         sync(),
     ]);
-    assert!(transcript[2] == format!("DataRow {value}"), "3 MiB came back changed");
+    assert!(
+        transcript[2] == format!("DataRow {value}"),
+        "3 MiB came back changed"
+    );
 }
 
 #[test]
@@ -193,12 +244,18 @@ fn a_table_function_takes_parameters_too() {
 
 #[test]
 fn a_simple_query_has_no_parameters() {
-    assert_eq!(Session::new().query("select $1 as a"), ["Error 42P02", "ReadyForQuery I"]);
+    assert_eq!(
+        Session::new().query("select $1 as a"),
+        ["Error 42P02", "ReadyForQuery I"]
+    );
 }
 
 #[test]
 fn a_hundred_parameters_are_as_good_as_one() {
-    let sum = (1..=100).map(|i| format!("cast(${i} as int)")).collect::<Vec<_>>().join(" + ");
+    let sum = (1..=100)
+        .map(|i| format!("cast(${i} as int)"))
+        .collect::<Vec<_>>()
+        .join(" + ");
     let values: Vec<String> = (1..=100).map(|i| i.to_string()).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let transcript = Session::new().run(&[

@@ -31,7 +31,13 @@ fn a_portal_name_can_be_taken_only_once() {
             bind("p", "", &[]),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "CloseComplete", "BindComplete", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CloseComplete",
+            "BindComplete",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -50,7 +56,12 @@ fn the_unnamed_portal_is_replaced_by_the_next_bind() {
 #[test]
 fn portals_end_with_the_transaction() {
     let mut session = Session::new();
-    session.run(&[parse_statement("", SERIES), bind("p", "", &[]), execute("p", 1), sync()]);
+    session.run(&[
+        parse_statement("", SERIES),
+        bind("p", "", &[]),
+        execute("p", 1),
+        sync(),
+    ]);
     assert_eq!(
         session.run(&[execute("p", 1), sync()]),
         ["Error 34000", "ReadyForQuery I"],
@@ -58,19 +69,30 @@ fn portals_end_with_the_transaction() {
     );
 
     session.execute("begin");
-    session.run(&[parse_statement("", SERIES), bind("p", "", &[]), bind("", "", &[]), sync()]);
+    session.run(&[
+        parse_statement("", SERIES),
+        bind("p", "", &[]),
+        bind("", "", &[]),
+        sync(),
+    ]);
     assert_eq!(
         session.run(&[execute("p", 1), sync()]),
         ["DataRow 1", "PortalSuspended", "ReadyForQuery T"],
         "in a transaction they outlive it"
     );
     session.execute("commit");
-    assert_eq!(session.run(&[execute("p", 1), sync()]), ["Error 34000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[execute("p", 1), sync()]),
+        ["Error 34000", "ReadyForQuery I"]
+    );
 
     session.execute("begin");
     session.run(&[parse_statement("", SERIES), bind("p", "", &[]), sync()]);
     session.execute("rollback");
-    assert_eq!(session.run(&[execute("p", 1), sync()]), ["Error 34000", "ReadyForQuery I"]);
+    assert_eq!(
+        session.run(&[execute("p", 1), sync()]),
+        ["Error 34000", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -101,8 +123,14 @@ fn two_portals_take_turns() {
     let mut session = Session::new();
     session.execute("begin");
     session.run(&[
-        parse_statement("up", "select i as a from generate_series(1, 5000) g(i) order by i"),
-        parse_statement("down", "select -i as a from generate_series(1, 5000) g(i) order by i"),
+        parse_statement(
+            "up",
+            "select i as a from generate_series(1, 5000) g(i) order by i",
+        ),
+        parse_statement(
+            "down",
+            "select -i as a from generate_series(1, 5000) g(i) order by i",
+        ),
         bind("p", "up", &[]),
         bind("q", "down", &[]),
         sync(),
@@ -114,13 +142,20 @@ fn two_portals_take_turns() {
         expected.extend((next..next + limit).map(|i| format!("DataRow -{i}")));
         expected.push("PortalSuspended".into());
         expected.push("ReadyForQuery T".into());
-        assert_eq!(session.run(&[execute("p", limit), execute("q", limit), sync()]), expected);
+        assert_eq!(
+            session.run(&[execute("p", limit), execute("q", limit), sync()]),
+            expected
+        );
         next += limit;
     }
     assert_eq!(next, 5001);
     assert_eq!(
         session.run(&[execute("p", 1), execute("q", 1), sync()]),
-        ["CommandComplete SELECT 0", "CommandComplete SELECT 0", "ReadyForQuery T"]
+        [
+            "CommandComplete SELECT 0",
+            "CommandComplete SELECT 0",
+            "ReadyForQuery T"
+        ]
     );
     session.execute("commit");
 }
@@ -163,7 +198,12 @@ fn a_portal_shows_the_data_of_the_moment_it_was_bound() {
     session.execute("delete from por_snapshot");
     assert_eq!(
         session.run(&[execute("p", 0), sync()]),
-        ["DataRow 2", "DataRow 3", "CommandComplete SELECT 2", "ReadyForQuery T"]
+        [
+            "DataRow 2",
+            "DataRow 3",
+            "CommandComplete SELECT 2",
+            "ReadyForQuery T"
+        ]
     );
     session.execute("rollback");
 }
@@ -174,15 +214,24 @@ fn an_error_in_one_portal_fails_the_transaction_and_ends_the_others() {
     session.execute("begin");
     session.run(&[
         parse_statement("good", SERIES),
-        parse_statement("bad", "select cast(case when i = 2 then 'x' else '1' end as int) as a from generate_series(1, 3) g(i)"),
+        parse_statement(
+            "bad",
+            "select cast(case when i = 2 then 'x' else '1' end as int) as a from generate_series(1, 3) g(i)",
+        ),
         bind("p", "good", &[]),
         bind("q", "bad", &[]),
         execute("p", 1),
         sync(),
     ]);
     let transcript = session.run(&[execute("q", 0), sync()]);
-    assert_eq!(transcript[transcript.len() - 2..], ["Error 22P02", "ReadyForQuery E"]);
-    assert_eq!(session.run(&[execute("p", 1), sync()]), ["Error 25P02", "ReadyForQuery E"]);
+    assert_eq!(
+        transcript[transcript.len() - 2..],
+        ["Error 22P02", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.run(&[execute("p", 1), sync()]),
+        ["Error 25P02", "ReadyForQuery E"]
+    );
     session.execute("rollback");
 }
 
@@ -190,13 +239,21 @@ fn an_error_in_one_portal_fails_the_transaction_and_ends_the_others() {
 fn a_query_message_destroys_the_unnamed_portal_but_no_named_one() {
     let mut session = Session::new();
     session.execute("begin");
-    session.run(&[parse_statement("", SERIES), bind("", "", &[]), bind("p", "", &[]), sync()]);
+    session.run(&[
+        parse_statement("", SERIES),
+        bind("", "", &[]),
+        bind("p", "", &[]),
+        sync(),
+    ]);
     session.query("select 1 as a");
     assert_eq!(
         session.run(&[execute("p", 1), sync()]),
         ["DataRow 1", "PortalSuspended", "ReadyForQuery T"]
     );
-    assert_eq!(session.run(&[execute("", 1), sync()]), ["Error 34000", "ReadyForQuery E"]);
+    assert_eq!(
+        session.run(&[execute("", 1), sync()]),
+        ["Error 34000", "ReadyForQuery E"]
+    );
     session.execute("rollback");
 }
 
@@ -212,7 +269,10 @@ fn a_portal_works_on_after_its_statement_was_closed() {
         execute("p", 1),
         sync(),
     ]);
-    assert_eq!(transcript[5..], ["CloseComplete", "DataRow 3", "PortalSuspended", "ReadyForQuery T"]);
+    assert_eq!(
+        transcript[5..],
+        ["CloseComplete", "DataRow 3", "PortalSuspended", "ReadyForQuery T"]
+    );
     session.execute("rollback");
 }
 
@@ -249,6 +309,9 @@ fn sql_cursors_and_portals_are_the_same_thing() {
         session.run(&[execute("c", 1), sync()]),
         ["DataRow 3", "PortalSuspended", "ReadyForQuery T"]
     );
-    assert_eq!(session.query("close c"), ["CommandComplete CLOSE CURSOR", "ReadyForQuery T"]);
+    assert_eq!(
+        session.query("close c"),
+        ["CommandComplete CLOSE CURSOR", "ReadyForQuery T"]
+    );
     session.execute("rollback");
 }

@@ -18,12 +18,21 @@ fn a_session_begins_with_what_drivers_ask_for() {
         ("application_name", ""),
         ("session_authorization", &Server::shared().user),
     ] {
-        assert_eq!(session.parameters.get(name).map(String::as_str), Some(value), "{name}");
+        assert_eq!(
+            session.parameters.get(name).map(String::as_str),
+            Some(value),
+            "{name}"
+        );
     }
     assert!(session.parameters.contains_key("is_superuser"));
     assert!(session.parameters.contains_key("TimeZone"));
     let version = &session.parameters["server_version"];
-    let major: u32 = version.split(['.', ' ']).next().unwrap().parse().expect("drivers parse the version");
+    let major: u32 = version
+        .split(['.', ' '])
+        .next()
+        .unwrap()
+        .parse()
+        .expect("drivers parse the version");
     assert!(major >= 14, "{version}");
     assert_ne!(session.key.0, 0, "BackendKeyData came");
 }
@@ -46,7 +55,10 @@ fn settings_of_the_startup_message_are_in_force_and_reported() {
 
 #[test]
 fn the_options_parameter_sets_like_a_command_line() {
-    let more = [("options", r"-c TimeZone=Asia/Tokyo --application-name=with\ space -cextra_float_digits=2")];
+    let more = [(
+        "options",
+        r"-c TimeZone=Asia/Tokyo --application-name=with\ space -cextra_float_digits=2",
+    )];
     let mut session = Session::with(Server::shared(), Transport::Tcp, V3_0, &more);
     assert_eq!(session.parameters["TimeZone"], "Asia/Tokyo");
     assert_eq!(session.parameters["application_name"], "with space");
@@ -57,7 +69,14 @@ fn the_options_parameter_sets_like_a_command_line() {
 fn a_setting_that_does_not_exist_is_refused_at_the_start() {
     let server = Server::shared();
     let mut session = Session::open(server, Transport::Tcp);
-    session.send(&startup(V3_0, &[("user", &server.user), ("database", &server.database), ("nosuch", "1")]));
+    session.send(&startup(
+        V3_0,
+        &[
+            ("user", &server.user),
+            ("database", &server.database),
+            ("nosuch", "1"),
+        ],
+    ));
     session.authenticate(&server.password).unwrap();
     assert_eq!(session.last_words().last().unwrap(), "Error FATAL 42704");
 }
@@ -65,13 +84,18 @@ fn a_setting_that_does_not_exist_is_refused_at_the_start() {
 /// A transcript whose ParameterStatus messages are apart. They may come at any
 /// time: PostgreSQL sends them before ReadyForQuery, and before version 14 at once.
 fn reports(transcript: Vec<String>) -> (Vec<String>, Vec<String>) {
-    transcript.into_iter().partition(|answer| answer.starts_with("ParameterStatus"))
+    transcript
+        .into_iter()
+        .partition(|answer| answer.starts_with("ParameterStatus"))
 }
 
 #[track_caller]
 fn assert_reports(transcript: Vec<String>, report: &str, answers: &[&str]) {
     let (reported, others) = reports(transcript);
-    assert_eq!(reported.last().map(String::as_str), Some(format!("ParameterStatus {report}").as_str()));
+    assert_eq!(
+        reported.last().map(String::as_str),
+        Some(format!("ParameterStatus {report}").as_str())
+    );
     assert_eq!(others, answers);
 }
 
@@ -79,10 +103,26 @@ fn assert_reports(transcript: Vec<String>, report: &str, answers: &[&str]) {
 fn a_reported_setting_is_reported_when_it_changes() {
     let mut session = Session::new();
     let set = ["CommandComplete SET", "ReadyForQuery I"];
-    assert_reports(session.query("set application_name = 'new'"), "application_name=new", &set);
-    assert_reports(session.query("set application_name to other"), "application_name=other", &set);
-    assert_reports(session.query("set time zone 'America/New_York'"), "TimeZone=America/New_York", &set);
-    assert_reports(session.query("set timezone to 'Asia/Tokyo'"), "TimeZone=Asia/Tokyo", &set);
+    assert_reports(
+        session.query("set application_name = 'new'"),
+        "application_name=new",
+        &set,
+    );
+    assert_reports(
+        session.query("set application_name to other"),
+        "application_name=other",
+        &set,
+    );
+    assert_reports(
+        session.query("set time zone 'America/New_York'"),
+        "TimeZone=America/New_York",
+        &set,
+    );
+    assert_reports(
+        session.query("set timezone to 'Asia/Tokyo'"),
+        "TimeZone=Asia/Tokyo",
+        &set,
+    );
     assert_reports(
         session.run(&[
             parse_statement("", "set application_name to prepared"),
@@ -91,7 +131,12 @@ fn a_reported_setting_is_reported_when_it_changes() {
             sync(),
         ]),
         "application_name=prepared",
-        &["ParseComplete", "BindComplete", "CommandComplete SET", "ReadyForQuery I"],
+        &[
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete SET",
+            "ReadyForQuery I",
+        ],
     );
     assert_reports(
         session.query("reset application_name"),
@@ -108,8 +153,14 @@ fn a_reported_setting_is_reported_when_it_changes() {
 #[test]
 fn a_setting_that_stays_the_same_is_not_reported() {
     let mut session = Session::new();
-    assert_eq!(session.query("set client_encoding = 'UTF8'"), ["CommandComplete SET", "ReadyForQuery I"]);
-    assert_eq!(session.query("set application_name = ''"), ["CommandComplete SET", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("set client_encoding = 'UTF8'"),
+        ["CommandComplete SET", "ReadyForQuery I"]
+    );
+    assert_eq!(
+        session.query("set application_name = ''"),
+        ["CommandComplete SET", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -180,8 +231,13 @@ fn a_notice_has_severity_sqlstate_and_message() {
     let mut session = Session::new();
     session.send(&query("commit"));
     let answers = session.answers();
-    let Answer::Notice(notice) = &answers[0] else { panic!("{answers:?}") };
-    assert_eq!((notice.field('S'), notice.field('V'), notice.sqlstate()), ("WARNING", "WARNING", "25P01"));
+    let Answer::Notice(notice) = &answers[0] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(
+        (notice.field('S'), notice.field('V'), notice.sqlstate()),
+        ("WARNING", "WARNING", "25P01")
+    );
     assert_eq!(notice.message(), "there is no transaction in progress");
 }
 
@@ -189,5 +245,8 @@ fn a_notice_has_severity_sqlstate_and_message() {
 fn client_min_messages_keeps_notices_away() {
     let mut session = Session::new();
     session.execute("set client_min_messages = 'error'");
-    assert_eq!(session.query("commit"), ["CommandComplete COMMIT", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete COMMIT", "ReadyForQuery I"]
+    );
 }

@@ -23,15 +23,31 @@ fn a_select_answers_description_rows_tag_and_status() {
 fn no_rows_are_a_result_too() {
     assert_eq!(
         Session::new().query("select 1 as a where false"),
-        ["RowDescription a:int4", "CommandComplete SELECT 0", "ReadyForQuery I"]
+        [
+            "RowDescription a:int4",
+            "CommandComplete SELECT 0",
+            "ReadyForQuery I"
+        ]
     );
 }
 
 #[test]
 fn an_empty_query_gets_an_answer_of_its_own() {
     let mut session = Session::new();
-    for empty in ["", " ", ";", " ; ;; ", "-- nothing\n", "/* nothing */", "/* a /* nested */ b */;"] {
-        assert_eq!(session.query(empty), ["EmptyQueryResponse", "ReadyForQuery I"], "{empty:?}");
+    for empty in [
+        "",
+        " ",
+        ";",
+        " ; ;; ",
+        "-- nothing\n",
+        "/* nothing */",
+        "/* a /* nested */ b */;",
+    ] {
+        assert_eq!(
+            session.query(empty),
+            ["EmptyQueryResponse", "ReadyForQuery I"],
+            "{empty:?}"
+        );
     }
 }
 
@@ -133,13 +149,20 @@ fn errors_carry_the_sqlstate_that_drivers_look_for() {
         ("insert into simple_states values (2, null, 1)", "23502"),
         ("insert into simple_states values (2, 1, -1)", "23514"),
         ("select i from simple_states group by j", "42803"),
-        ("select a.i from simple_states a, simple_states b where i = 1", "42702"),
+        (
+            "select a.i from simple_states a, simple_states b where i = 1",
+            "42702",
+        ),
         ("drop table nosuch", "42P01"),
         ("drop schema nosuch", "3F000"),
         ("set nosuch = 1", "42704"),
         ("create table simple_twice (i int, i int)", "42701"),
     ] {
-        assert_eq!(session.query(sql), [format!("Error {state}"), "ReadyForQuery I".into()], "{sql}");
+        assert_eq!(
+            session.query(sql),
+            [format!("Error {state}"), "ReadyForQuery I".into()],
+            "{sql}"
+        );
     }
 }
 
@@ -151,8 +174,14 @@ fn every_kind_of_statement_has_the_tag_that_postgresql_gives_it() {
         ("insert into simple_tags values (1), (2), (3)", "INSERT 0 3"),
         ("update simple_tags set i = i + 1 where i > 1", "UPDATE 2"),
         ("delete from simple_tags where i = 1", "DELETE 1"),
-        ("create table simple_tags_2 as select * from simple_tags", "SELECT 2"),
-        ("create view simple_tags_v as select * from simple_tags", "CREATE VIEW"),
+        (
+            "create table simple_tags_2 as select * from simple_tags",
+            "SELECT 2",
+        ),
+        (
+            "create view simple_tags_v as select * from simple_tags",
+            "CREATE VIEW",
+        ),
         ("create index simple_tags_i on simple_tags_2 (i)", "CREATE INDEX"),
         ("create schema simple_tags_s", "CREATE SCHEMA"),
         ("create sequence simple_tags_q", "CREATE SEQUENCE"),
@@ -173,7 +202,10 @@ fn every_kind_of_statement_has_the_tag_that_postgresql_gives_it() {
         ("discard all", "DISCARD ALL"),
     ] {
         let transcript = session.query(sql);
-        assert!(transcript.contains(&format!("CommandComplete {tag}")), "{sql}: {transcript:?}");
+        assert!(
+            transcript.contains(&format!("CommandComplete {tag}")),
+            "{sql}: {transcript:?}"
+        );
     }
 }
 
@@ -193,7 +225,12 @@ fn the_rows_of_dml_with_returning_come_with_the_tag_of_dml() {
     );
     assert_eq!(
         session.query("delete from simple_returning where i = 2 returning i as a"),
-        ["RowDescription a:int4", "DataRow 2", "CommandComplete DELETE 1", "ReadyForQuery I"]
+        [
+            "RowDescription a:int4",
+            "DataRow 2",
+            "CommandComplete DELETE 1",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -201,7 +238,9 @@ fn the_rows_of_dml_with_returning_come_with_the_tag_of_dml() {
 fn a_large_result_arrives_whole_and_in_order() {
     for transport in Transport::ALL {
         let mut session = Session::over(Server::shared(), transport);
-        session.send(&query("select i as a from generate_series(1, 100000) g(i) order by i"));
+        session.send(&query(
+            "select i as a from generate_series(1, 100000) g(i) order by i",
+        ));
         let answers = session.answers();
         assert_eq!(answers.len(), 100_003, "{transport:?}");
         assert_eq!(answers[100_001].to_string(), "CommandComplete SELECT 100000");
@@ -219,7 +258,10 @@ fn an_error_in_the_middle_of_the_rows_ends_the_result() {
     );
     let (rows, rest) = transcript.split_at(transcript.len() - 2);
     assert_eq!(rest, ["Error 22P02", "ReadyForQuery I"]);
-    assert!(rows.iter().skip(1).all(|row| row == "DataRow 1"), "only rows before the error");
+    assert!(
+        rows.iter().skip(1).all(|row| row == "DataRow 1"),
+        "only rows before the error"
+    );
     assert_eq!(session.rows("select 2 as a"), ["2"]);
 }
 
@@ -237,13 +279,20 @@ fn a_value_of_megabytes_passes_both_ways() {
 fn queries_sent_ahead_are_answered_in_order() {
     for transport in Transport::ALL {
         let mut session = Session::over(Server::shared(), transport);
-        let pipeline: Vec<u8> = (1..=100).flat_map(|i| query(&format!("select {i} as a"))).collect();
+        let pipeline: Vec<u8> = (1..=100)
+            .flat_map(|i| query(&format!("select {i} as a")))
+            .collect();
         session.send(&pipeline);
         for i in 1..=100 {
             let row = format!("DataRow {i}");
             assert_eq!(
                 session.transcript(),
-                ["RowDescription a:int4", &row, "CommandComplete SELECT 1", "ReadyForQuery I"]
+                [
+                    "RowDescription a:int4",
+                    &row,
+                    "CommandComplete SELECT 1",
+                    "ReadyForQuery I"
+                ]
             );
         }
     }
@@ -275,7 +324,12 @@ fn terminate_ends_the_connection_without_an_answer() {
         session.send(&[query("select 1 as a"), terminate(), query("select 2 as a")].concat());
         assert_eq!(
             session.last_words(),
-            ["RowDescription a:int4", "DataRow 1", "CommandComplete SELECT 1", "ReadyForQuery I"]
+            [
+                "RowDescription a:int4",
+                "DataRow 1",
+                "CommandComplete SELECT 1",
+                "ReadyForQuery I"
+            ]
         );
     }
 }

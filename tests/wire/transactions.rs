@@ -13,7 +13,10 @@ fn with_table(name: &str) -> Session {
 #[test]
 fn the_status_is_idle_in_transaction_or_failed() {
     let mut session = with_table("tx_status");
-    assert_eq!(session.query("begin"), ["CommandComplete BEGIN", "ReadyForQuery T"]);
+    assert_eq!(
+        session.query("begin"),
+        ["CommandComplete BEGIN", "ReadyForQuery T"]
+    );
     assert_eq!(
         session.query("insert into tx_status values (1)"),
         ["CommandComplete INSERT 0 1", "ReadyForQuery T"]
@@ -23,7 +26,10 @@ fn the_status_is_idle_in_transaction_or_failed() {
     assert_eq!(session.query("select nosuch"), ["Error 42703", "ReadyForQuery E"]);
     assert_eq!(session.run(&[sync()]), ["ReadyForQuery E"]);
     assert_eq!(session.query(""), ["EmptyQueryResponse", "ReadyForQuery E"]);
-    assert_eq!(session.query("rollback"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("rollback"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     assert_eq!(session.run(&[sync()]), ["ReadyForQuery I"]);
     assert_eq!(session.rows("select count(*) from tx_status"), ["0"]);
 }
@@ -43,9 +49,20 @@ fn any_error_fails_the_transaction_whether_found_by_parser_binder_or_execution()
         ("deallocate nosuch", "26000"),
     ] {
         session.execute("begin; delete from tx_any_error; insert into tx_any_error values (1)");
-        assert_eq!(session.query(statement), [format!("Error {state}"), "ReadyForQuery E".into()], "{statement}");
-        assert_eq!(session.query("select 1 as a"), ["Error 25P02", "ReadyForQuery E"], "{statement}");
-        assert_eq!(session.query("rollback"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+        assert_eq!(
+            session.query(statement),
+            [format!("Error {state}"), "ReadyForQuery E".into()],
+            "{statement}"
+        );
+        assert_eq!(
+            session.query("select 1 as a"),
+            ["Error 25P02", "ReadyForQuery E"],
+            "{statement}"
+        );
+        assert_eq!(
+            session.query("rollback"),
+            ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+        );
     }
     assert_eq!(session.rows("select count(*) from tx_any_error"), ["0"]);
 }
@@ -55,15 +72,39 @@ fn a_failed_transaction_refuses_everything_but_its_end() {
     let mut session = with_table("tx_refuses");
     session.run(&[parse_statement("before", "select 1 as a"), sync()]);
     session.query("begin; select nosuch");
-    for sql in ["select 1 as a", "insert into tx_refuses values (1)", "begin", "create table tx_x (i int)"] {
+    for sql in [
+        "select 1 as a",
+        "insert into tx_refuses values (1)",
+        "begin",
+        "create table tx_x (i int)",
+    ] {
         assert_eq!(session.query(sql), ["Error 25P02", "ReadyForQuery E"], "{sql}");
     }
-    assert_eq!(session.run(&[parse_statement("", "select 1"), sync()]), ["Error 25P02", "ReadyForQuery E"]);
-    assert_eq!(session.run(&[bind("", "before", &[]), sync()]), ["Error 25P02", "ReadyForQuery E"]);
-    assert_eq!(session.run(&[describe_statement("before"), sync()]), ["Error 25P02", "ReadyForQuery E"]);
     assert_eq!(
-        session.run(&[parse_statement("", "rollback"), bind("", "", &[]), execute("", 0), sync()]),
-        ["ParseComplete", "BindComplete", "CommandComplete ROLLBACK", "ReadyForQuery I"]
+        session.run(&[parse_statement("", "select 1"), sync()]),
+        ["Error 25P02", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.run(&[bind("", "before", &[]), sync()]),
+        ["Error 25P02", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.run(&[describe_statement("before"), sync()]),
+        ["Error 25P02", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.run(&[
+            parse_statement("", "rollback"),
+            bind("", "", &[]),
+            execute("", 0),
+            sync()
+        ]),
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete ROLLBACK",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -72,15 +113,31 @@ fn commit_of_a_failed_transaction_answers_rollback() {
     let mut session = with_table("tx_commit_failed");
     session.query("begin; insert into tx_commit_failed values (1)");
     session.query("select nosuch");
-    assert_eq!(session.query("commit"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     session.query("begin; insert into tx_commit_failed values (1)");
     session.query("select nosuch");
     assert_eq!(
-        session.run(&[parse_statement("", "commit"), bind("", "", &[]), execute("", 0), sync()]),
-        ["ParseComplete", "BindComplete", "CommandComplete ROLLBACK", "ReadyForQuery I"]
+        session.run(&[
+            parse_statement("", "commit"),
+            bind("", "", &[]),
+            execute("", 0),
+            sync()
+        ]),
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete ROLLBACK",
+            "ReadyForQuery I"
+        ]
     );
     session.query("begin; select nosuch");
-    assert_eq!(session.query("end"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("end"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     assert_eq!(session.rows("select count(*) from tx_commit_failed"), ["0"]);
 }
 
@@ -111,11 +168,19 @@ fn begin_in_a_transaction_and_its_end_without_one_only_warn() {
     session.execute("commit");
     assert_eq!(
         session.query("commit"),
-        ["Notice WARNING 25P01", "CommandComplete COMMIT", "ReadyForQuery I"]
+        [
+            "Notice WARNING 25P01",
+            "CommandComplete COMMIT",
+            "ReadyForQuery I"
+        ]
     );
     assert_eq!(
         session.query("rollback"),
-        ["Notice WARNING 25P01", "CommandComplete ROLLBACK", "ReadyForQuery I"]
+        [
+            "Notice WARNING 25P01",
+            "CommandComplete ROLLBACK",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -134,14 +199,18 @@ fn the_statements_of_one_message_stand_or_fall_together() {
 fn changes_of_the_schema_fall_with_the_message_too() {
     let mut session = Session::new();
     session.query("create table tx_ddl (i int); insert into tx_ddl values (1); select nosuch");
-    assert_eq!(session.query("select * from tx_ddl"), ["Error 42P01", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("select * from tx_ddl"),
+        ["Error 42P01", "ReadyForQuery I"]
+    );
 }
 
 #[test]
 fn begin_inside_a_message_takes_what_was_before_it_along() {
     let mut session = with_table("tx_begin_inside");
     assert_eq!(
-        session.query("insert into tx_begin_inside values (1); begin; insert into tx_begin_inside values (2)"),
+        session
+            .query("insert into tx_begin_inside values (1); begin; insert into tx_begin_inside values (2)"),
         [
             "CommandComplete INSERT 0 1",
             "CommandComplete BEGIN",
@@ -188,7 +257,9 @@ fn commit_and_rollback_end_the_implicit_transaction_of_a_message_with_a_warning(
     );
     assert_eq!(session.rows("select i from tx_end_implicit"), ["1"]);
     assert_eq!(
-        session.query("insert into tx_end_implicit values (2); rollback; insert into tx_end_implicit values (3)"),
+        session.query(
+            "insert into tx_end_implicit values (2); rollback; insert into tx_end_implicit values (3)"
+        ),
         [
             "CommandComplete INSERT 0 1",
             "Notice WARNING 25P01",
@@ -197,7 +268,10 @@ fn commit_and_rollback_end_the_implicit_transaction_of_a_message_with_a_warning(
             "ReadyForQuery I"
         ]
     );
-    assert_eq!(session.rows("select i from tx_end_implicit order by i"), ["1", "3"]);
+    assert_eq!(
+        session.rows("select i from tx_end_implicit order by i"),
+        ["1", "3"]
+    );
 }
 
 #[test]
@@ -207,7 +281,10 @@ fn a_transaction_begun_in_a_message_that_fails_stays_failed() {
         session.query("begin; select nosuch; select 1 as a"),
         ["CommandComplete BEGIN", "Error 42703", "ReadyForQuery E"]
     );
-    assert_eq!(session.query("commit"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
 }
 
 #[test]
@@ -223,7 +300,13 @@ fn the_statements_up_to_a_sync_stand_or_fall_together() {
     };
     assert_eq!(
         session.run(&[insert("1"), insert("nosuch"), insert("2"), sync()]),
-        ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 1", "Error 42703", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete INSERT 0 1",
+            "Error 42703",
+            "ReadyForQuery I"
+        ]
     );
     assert_eq!(session.rows("select count(*) from tx_sync"), ["0"]);
 
@@ -244,7 +327,12 @@ fn an_implicit_transaction_is_idle_to_the_outside() {
             execute("", 0),
             sync()
         ]),
-        ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 1", "ReadyForQuery I"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "CommandComplete INSERT 0 1",
+            "ReadyForQuery I"
+        ]
     );
 }
 
@@ -261,7 +349,10 @@ fn nobody_sees_what_a_pipeline_did_before_its_sync() {
         ]
         .concat(),
     );
-    assert_eq!(session.take(3), ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 1"]);
+    assert_eq!(
+        session.take(3),
+        ["ParseComplete", "BindComplete", "CommandComplete INSERT 0 1"]
+    );
     assert_eq!(other.rows("select count(*) from tx_unseen"), ["0"]);
     assert_eq!(session.run(&[sync()]), ["ReadyForQuery I"]);
     assert_eq!(other.rows("select count(*) from tx_unseen"), ["1"]);
@@ -271,11 +362,24 @@ fn nobody_sees_what_a_pipeline_did_before_its_sync() {
 fn begin_in_a_pipeline_opens_a_transaction_that_outlives_the_sync() {
     let mut session = with_table("tx_begin_pipeline");
     let run = |sql: &str| [parse_statement("", sql), bind("", "", &[]), execute("", 0)].concat();
-    session.send(&[run("begin"), run("insert into tx_begin_pipeline values (1)"), sync()].concat());
+    session.send(
+        &[
+            run("begin"),
+            run("insert into tx_begin_pipeline values (1)"),
+            sync(),
+        ]
+        .concat(),
+    );
     assert_eq!(session.transcript().last().unwrap(), "ReadyForQuery T");
     session.send(&[run("insert into tx_begin_pipeline values (1)"), sync()].concat());
-    assert_eq!(session.transcript(), ["ParseComplete", "BindComplete", "Error 23505", "ReadyForQuery E"]);
-    assert_eq!(session.query("commit"), ["CommandComplete ROLLBACK", "ReadyForQuery I"]);
+    assert_eq!(
+        session.transcript(),
+        ["ParseComplete", "BindComplete", "Error 23505", "ReadyForQuery E"]
+    );
+    assert_eq!(
+        session.query("commit"),
+        ["CommandComplete ROLLBACK", "ReadyForQuery I"]
+    );
     assert_eq!(session.rows("select count(*) from tx_begin_pipeline"), ["0"]);
 }
 
@@ -299,6 +403,9 @@ fn a_session_that_ends_in_a_transaction_leaves_nothing_behind() {
     // The same key can be taken as soon as the server has cleaned up.
     let mut other = Session::new();
     crate::support::eventually("the abandoned row is gone", || {
-        other.query("insert into tx_abandoned values (1)").contains(&"CommandComplete INSERT 0 1".into()).then_some(())
+        other
+            .query("insert into tx_abandoned values (1)")
+            .contains(&"CommandComplete INSERT 0 1".into())
+            .then_some(())
     });
 }

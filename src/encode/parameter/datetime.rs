@@ -132,7 +132,11 @@ impl Parts {
                 self.offset_word(word, text)
             } else if word.contains(':') {
                 self.clock(word, text).map(|()| self.micros.is_some())
-            } else if first.is_ascii_digit() || word.split_once('-').is_some_and(|(name, _)| month(name).is_some()) {
+            } else if first.is_ascii_digit()
+                || word
+                    .split_once('-')
+                    .is_some_and(|(name, _)| month(name).is_some())
+            {
                 Ok(self.number(word, kind, textual_month))
             } else {
                 self.name(word, session, text)
@@ -426,7 +430,9 @@ impl Parts {
                     self.micros = Some(local.rem_euclid(MICROS_PER_DAY));
                 }
             }
-            word if WEEKDAYS.iter().any(|day| word.len() >= 3 && day.starts_with(word)) => {}
+            word if WEEKDAYS
+                .iter()
+                .any(|day| word.len() >= 3 && day.starts_with(word)) => {}
             word => {
                 let zone = match ABBREVIATIONS.binary_search_by_key(&word, |(name, _)| name) {
                     Ok(index) => ZoneWord::Offset(ABBREVIATIONS[index].1 * 900),
@@ -509,7 +515,9 @@ fn split(text: &str) -> Option<Vec<&str>> {
                 }
                 // Names of zones have more in them: `america/port-au-prince`, `etc/gmt+5`.
                 if bytes.get(at) == Some(&b'/') || bytes.get(at) == Some(&b'_') {
-                    at = run(at, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'));
+                    at = run(at, &|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+')
+                    });
                 }
                 // `jan.`, and the `t` between date and time.
                 if bytes.get(at) == Some(&b'.') {
@@ -528,20 +536,66 @@ fn split(text: &str) -> Option<Vec<&str>> {
 /// The number of a month by its name or the first three letters of it.
 fn month(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let found = MONTHS.iter().position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
+    let found = MONTHS
+        .iter()
+        .position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
     found.map(|index| index as u32 + 1)
 }
 
-const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+const WEEKDAYS: [&str; 7] = [
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+];
 
 /// Abbreviations of PostgreSQL's default set that mean one offset, in
 /// quarters of an hour east of UTC. Sorted.
 const ABBREVIATIONS: &[(&str, i32)] = &[
-    ("acst", 38), ("adt", -12), ("aest", 40), ("akdt", -32), ("akst", -36), ("ast", -16), ("awst", 32),
-    ("bst", 4), ("cdt", -20), ("cest", 8), ("cet", 4), ("cst", -24), ("edt", -16), ("eest", 12), ("eet", 8),
-    ("est", -20), ("hkt", 32), ("hst", -40), ("ist", 8), ("jst", 36), ("kst", 36), ("mdt", -24), ("met", 4),
-    ("msk", 12), ("mst", -28), ("nzdt", 52), ("nzst", 48), ("pdt", -28), ("pst", -32), ("wet", 0),
+    ("acst", 38),
+    ("adt", -12),
+    ("aest", 40),
+    ("akdt", -32),
+    ("akst", -36),
+    ("ast", -16),
+    ("awst", 32),
+    ("bst", 4),
+    ("cdt", -20),
+    ("cest", 8),
+    ("cet", 4),
+    ("cst", -24),
+    ("edt", -16),
+    ("eest", 12),
+    ("eet", 8),
+    ("est", -20),
+    ("hkt", 32),
+    ("hst", -40),
+    ("ist", 8),
+    ("jst", 36),
+    ("kst", 36),
+    ("mdt", -24),
+    ("met", 4),
+    ("msk", 12),
+    ("mst", -28),
+    ("nzdt", 52),
+    ("nzst", 48),
+    ("pdt", -28),
+    ("pst", -32),
+    ("wet", 0),
 ];
