@@ -172,19 +172,29 @@ fn a_list_that_is_no_rectangle_is_sent_nevertheless_or_refused_but_breaks_nothin
     assert_eq!(session.rows("select 1 as v"), ["1"]);
 }
 
+/// Smallest, largest and null of every type that DuckDB knows.
 #[test]
 fn every_duckdb_type_can_be_selected_in_both_formats() {
     let Some(mut session) = session() else { return };
-    // Smallest, largest and null of every type that DuckDB knows.
-    for format in [0, 1] {
+    // Geometries have no form of their own; the error says to cast them.
+    let text = "geometry";
+    // DuckDB's years reach farther than PostgreSQL's, and its lists need not be
+    // rectangles. Text can say that, binary cannot.
+    let binary = "geometry, date, timestamp, timestamp_s, timestamp_ms, timestamp_tz, nested_int_array,
+                  fixed_nested_int_array, fixed_nested_varchar_array, fixed_array_of_int_list";
+    for (format, without) in [(0, text), (1, binary)] {
+        let sql = format!("select * exclude ({without}) from test_all_types()");
         let bound = Bind { results: &[format], ..Bind::default() };
-        let transcript =
-            session.run(&[parse_statement("", "from test_all_types()"), bound.message(), execute("", 0), sync()]);
+        let transcript = session.run(&[parse_statement("", &sql), bound.message(), execute("", 0), sync()]);
         assert_eq!(
             transcript.last_chunk(),
             Some(&["CommandComplete SELECT 3".to_string(), "ReadyForQuery I".to_string()]),
-            "format {format}: {:?}",
-            transcript.iter().filter(|answer| answer.starts_with("Error")).collect::<Vec<_>>()
+            "format {format}"
         );
+    }
+    for sql in ["select geometry from test_all_types()", "select date from test_all_types()"] {
+        let bound = Bind { results: &[1], ..Bind::default() };
+        let transcript = session.run(&[parse_statement("", sql), bound.message(), execute("", 0), sync()]);
+        assert!(transcript.iter().any(|answer| answer.starts_with("Error ")), "{sql}: {transcript:?}");
     }
 }

