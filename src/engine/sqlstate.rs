@@ -47,6 +47,7 @@ const RULES: &[Rule] = &[
     rule("Catalog", "MISSING_ENTRY", "Table Function", "",                "42883"),
     rule("Catalog", "MISSING_ENTRY", "Macro Function", "",                "42883"),
     rule("Catalog", "MISSING_ENTRY", "Index", "",                         "42704"),
+    rule("Catalog", "", "", "Column with name",                           "42701"),
     rule("Catalog", "ENTRY_ALREADY_EXISTS", "Schema", "",                 "42P06"),
     rule("Catalog", "", "", "Schema with name",                           "3F000"),
     rule("Catalog", "MISSING_ENTRY", "", "unction",                       "42883"),
