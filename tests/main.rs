@@ -2,9 +2,12 @@
 //! them all and a change costs one link.
 //!
 //! ```text
+//! first_use   the README's promise: one command, one pasted line, real data
 //! support/    servers to test against, a protocol client that speaks raw bytes
 //! wire/       the PostgreSQL protocol, message by message, and what it refuses
+//! sql/        types and values, compared with PostgreSQL's
 //! clients/    psql, psycopg and tokio-postgres at their daily work
+//! memory      what results and idle readers cost
 //! ```
 //!
 //! The tests were written against PostgreSQL 15 and are run against it to this
@@ -14,5 +17,8 @@
 //! Where the two differ for a reason, the test says which and why.
 
 mod clients;
+mod first_use;
+mod memory;
+mod sql;
 mod support;
 mod wire;

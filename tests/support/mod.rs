@@ -14,7 +14,7 @@ pub mod transport;
 use std::time::{Duration, Instant};
 
 pub use message::Answer;
-pub use server::Server;
+pub use server::{Kind, Server};
 pub use session::Session;
 pub use transport::Transport;
 

@@ -80,7 +80,17 @@ impl Server {
 
     /// `duckgres --port 0 --data-dir <new>` and further arguments.
     pub fn duckgres(arguments: &[&str]) -> Server {
-        let home = TempDir::with_prefix("duckgres-test-").unwrap();
+        Server::duckgres_in(TempDir::with_prefix("duckgres-test-").unwrap(), arguments)
+    }
+
+    /// The same server once more, with what it has stored, after `stop`.
+    pub fn start_again(mut self) -> Server {
+        let home = std::mem::replace(&mut self.home, TempDir::new().unwrap());
+        drop(self);
+        Server::duckgres_in(home, &[])
+    }
+
+    fn duckgres_in(home: TempDir, arguments: &[&str]) -> Server {
         let data = home.path().join("data");
         let log = home.path().join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));

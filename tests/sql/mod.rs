@@ -1,0 +1,5 @@
+//! What SQL gives back: types and their values, as PostgreSQL writes them.
+
+mod duckdb_types;
+mod types;
+mod values;
