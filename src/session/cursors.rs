@@ -12,7 +12,7 @@ use super::run::Ran;
 use super::statement::{Action, Statement};
 use super::{Session, reply};
 use crate::encode::Format;
-use crate::engine::Column;
+use crate::engine::{Column, Value};
 
 impl Session {
     pub(super) fn declare(
@@ -20,7 +20,8 @@ impl Session {
         name: &str,
         hold: bool,
         binary: bool,
-        query: &str,
+        statement: Statement,
+        parameters: Vec<Value>,
     ) -> Result<(), Failure> {
         if hold {
             return Err(SessionError::new("0A000", "cursors WITH HOLD are not supported").into());
@@ -33,7 +34,6 @@ impl Session {
         if self.portals.contains_key(name) {
             return Err(SessionError::new("42P03", format!("cursor \"{name}\" already exists")).into());
         }
-        let statement = Statement::new(query, Vec::new());
         if statement.action != Action::Engine {
             return Err(SessionError::new("42601", "a cursor needs a query").into());
         }
@@ -47,7 +47,7 @@ impl Session {
         }
         let portal = Portal {
             statement: Arc::new(statement),
-            parameters: Vec::new(),
+            parameters,
             formats: if binary { vec![Format::Binary] } else { Vec::new() },
             progress: Progress::Ready,
             columns: Some(columns.into()),
