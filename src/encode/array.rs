@@ -1,6 +1,6 @@
 //! Lists and arrays as PostgreSQL arrays; nested ones have more dimensions.
 
-use super::column::{Column, Context, Data};
+use super::column::{Column, Context, Data, Step};
 use super::writer::Writer;
 use super::{EncodeError, pg_type::oid};
 
@@ -11,7 +11,7 @@ pub(super) fn text(
     row: usize,
     w: &mut Writer,
     context: &mut Context,
-) -> Result<(), EncodeError> {
+) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };
@@ -25,7 +25,7 @@ pub(super) fn text(
             continue;
         }
         let mark = w.position();
-        child.text(row, w, context)?;
+        child.bare_text(row, w, context)?;
         if child.needs_quotes() {
             quote(w, mark, context);
         }
@@ -88,7 +88,7 @@ pub(super) fn binary(
     row: usize,
     w: &mut Writer,
     context: &mut Context,
-) -> Result<(), EncodeError> {
+) -> Step {
     let mut lengths = Vec::new();
     measure(column, row, 0, &mut lengths)?;
     let mut leaf = column;
@@ -121,19 +121,19 @@ fn measure(
     row: usize,
     depth: usize,
     lengths: &mut Vec<usize>,
-) -> Result<(), EncodeError> {
+) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };
     match lengths.get(depth) {
         None => lengths.push(rows.len()),
         Some(length) if *length == rows.len() => {}
-        Some(_) => return Err(EncodeError::RaggedArray),
+        Some(_) => return Err(Box::new(EncodeError::RaggedArray)),
     }
     if matches!(child.data, Data::List(..) | Data::Array(..)) {
         for row in rows {
             if child.is_null(row) {
-                return Err(EncodeError::RaggedArray);
+                return Err(Box::new(EncodeError::RaggedArray));
             }
             measure(child, row, depth + 1, lengths)?;
         }
@@ -147,7 +147,7 @@ fn elements(
     row: usize,
     w: &mut Writer,
     context: &mut Context,
-) -> Result<bool, EncodeError> {
+) -> Result<bool, Box<EncodeError>> {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(false);
     };
@@ -160,9 +160,7 @@ fn elements(
             nulls = true;
             w.array((-1i32).to_be_bytes());
         } else {
-            let mark = w.begin();
             child.binary(row, w, context)?;
-            w.end(mark);
         }
     }
     Ok(nulls)

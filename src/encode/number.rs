@@ -5,7 +5,7 @@
 //! the register. Floats take their shortest digits from `zmij`; PostgreSQL's
 //! choice between fixed and exponent form is made here.
 
-use super::writer::Writer;
+use super::writer::{Slot, put};
 
 const ASCII: u64 = 0x3030_3030_3030_3030;
 const E8: u64 = 100_000_000;
@@ -61,57 +61,51 @@ fn unsigned(out: &mut [u8], number: u64) -> usize {
     count + 16
 }
 
-#[inline]
-pub(super) fn int(w: &mut Writer, number: i64) {
-    let slot = w.slot::<32>();
-    slot[0] = b'-';
-    let sign = usize::from(number < 0);
-    let count = unsigned(&mut slot[sign..], number.unsigned_abs());
-    w.advance(sign + count);
+#[inline(always)]
+pub(super) fn int(out: &mut Slot, at: usize, number: i64) -> usize {
+    out[at] = b'-';
+    uint(out, at + usize::from(number < 0), number.unsigned_abs())
 }
 
-#[inline]
-pub(super) fn uint(w: &mut Writer, number: u64) {
-    let count = unsigned(w.slot::<32>(), number);
-    w.advance(count);
+#[inline(always)]
+pub(super) fn uint(out: &mut Slot, at: usize, number: u64) -> usize {
+    at + unsigned(&mut out[at..], number)
 }
 
-pub(super) fn uint128(w: &mut Writer, number: u128) {
+pub(super) fn uint128(out: &mut Slot, at: usize, number: u128) -> usize {
     const E16: u128 = self::E16 as u128;
     if let Ok(small) = u64::try_from(number) {
-        return uint(w, small);
+        return uint(out, at, small);
     }
     // 39 digits at most: 7 + 16 + 16.
     let (rest, low) = (number / E16, (number % E16) as u64);
     let (high, middle) = (rest / E16, (rest % E16) as u64);
-    match high {
-        0 => uint(w, middle),
+    let at = match high {
+        0 => uint(out, at, middle),
         high => {
-            uint(w, high as u64);
-            padded16(w, middle);
+            let at = uint(out, at, high as u64);
+            padded16(out, at, middle)
         }
-    }
-    padded16(w, low);
+    };
+    padded16(out, at, low)
 }
 
 /// A number below 10^16 with leading zeros.
-fn padded16(w: &mut Writer, number: u64) {
-    w.array(ascii8((number / E8) as u32));
-    w.array(ascii8((number % E8) as u32));
+fn padded16(out: &mut Slot, at: usize, number: u64) -> usize {
+    let at = put(out, at, ascii8((number / E8) as u32));
+    put(out, at, ascii8((number % E8) as u32))
 }
 
-pub(super) fn int128(w: &mut Writer, number: i128) {
-    if number < 0 {
-        w.byte(b'-');
-    }
-    uint128(w, number.unsigned_abs());
+pub(super) fn int128(out: &mut Slot, at: usize, number: i128) -> usize {
+    out[at] = b'-';
+    uint128(out, at + usize::from(number < 0), number.unsigned_abs())
 }
 
-/// A decimal with `scale` digits after the point.
+/// A decimal with `scale` digits after the point, at most 19.
 #[inline]
-pub(super) fn decimal(w: &mut Writer, unscaled: i64, scale: u8) {
+pub(super) fn decimal(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> usize {
     if scale == 0 {
-        return int(w, unscaled);
+        return int(out, at, unscaled);
     }
     let number = unscaled.unsigned_abs();
     let scale = usize::from(scale);
@@ -135,50 +129,39 @@ pub(super) fn decimal(w: &mut Writer, unscaled: i64, scale: u8) {
     };
     let point = 24 - scale;
     let first = zeros.min(point - 1);
-    let whole = point - first;
-    let sign = usize::from(unscaled < 0);
-    let slot = w.slot::<56>();
-    slot[0] = b'-';
-    slot[sign..sign + 24].copy_from_slice(&digits[first..first + 24]);
-    slot[sign + whole] = b'.';
-    slot[sign + whole + 1..sign + whole + 25].copy_from_slice(&digits[point..point + 24]);
-    w.advance(sign + whole + 1 + scale);
+    out[at] = b'-';
+    let at = at + usize::from(unscaled < 0);
+    // Both copies are of known size; the second overwrites the first's rest.
+    out[at..at + 24].copy_from_slice(&digits[first..first + 24]);
+    let at = at + point - first;
+    out[at] = b'.';
+    out[at + 1..at + 25].copy_from_slice(&digits[point..point + 24]);
+    at + 1 + scale
 }
 
-pub(super) fn decimal128(w: &mut Writer, unscaled: i128, scale: u8) {
+pub(super) fn decimal128(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
     if let Ok(small) = i64::try_from(unscaled)
         && scale < 20
     {
-        return decimal(w, small, scale);
+        return decimal(out, at, small, scale);
     }
     if scale == 0 {
-        return int128(w, unscaled);
+        return int128(out, at, unscaled);
     }
-    if unscaled < 0 {
-        w.byte(b'-');
-    }
+    out[at] = b'-';
+    let at = at + usize::from(unscaled < 0);
     let power = 10u128.pow(u32::from(scale));
     let number = unscaled.unsigned_abs();
-    uint128(w, number / power);
-    w.byte(b'.');
-    let mark = w.position();
-    // A leading 1 keeps the zeros that the fraction begins with.
-    uint128(w, number % power + power);
-    // Its place is taken by moving the digits over it.
-    let scale = usize::from(scale);
-    let mut digits = [0; 40];
-    digits[..scale].copy_from_slice(&w.since(mark)[1..]);
-    w.truncate(mark);
-    w.bytes(&digits[..scale]);
+    let point = uint128(out, at, number / power);
+    // A leading 1 keeps the zeros that the fraction begins with; the point
+    // takes its place.
+    let end = uint128(out, point, number % power + power);
+    out[point] = b'.';
+    end
 }
 
 /// `numeric`'s binary form: digits to the base of 10,000.
-pub(super) fn numeric_binary(w: &mut Writer, unscaled: i128, scale: u8) {
-    numeric_binary_unsigned(w, unscaled < 0, unscaled.unsigned_abs(), scale);
-}
-
-#[inline]
-pub(super) fn numeric_binary_unsigned(w: &mut Writer, negative: bool, number: u128, scale: u8) {
+pub(super) fn numeric_binary(out: &mut Slot, at: usize, negative: bool, number: u128, scale: u8) -> usize {
     // The groups count from the point on: fill the fraction to whole groups.
     let fill = (4 - scale % 4) % 4;
     let power = [1u64, 10, 100, 1000][usize::from(fill)];
@@ -217,19 +200,18 @@ pub(super) fn numeric_binary_unsigned(w: &mut Writer, negative: bool, number: u1
     let significant = &groups[first..];
     let trailing = significant.iter().rev().take_while(|group| **group == 0).count();
     let leading = significant.iter().take_while(|group| **group == 0).count();
-    let slot = w.slot::<32>();
     let (count, weight) = match count == trailing {
         true => (0, 0),
         false => (count - trailing - leading, weight - leading as i32),
     };
-    slot[..2].copy_from_slice(&(count as u16).to_be_bytes());
-    slot[2..4].copy_from_slice(&(weight as i16).to_be_bytes());
-    slot[4..6].copy_from_slice(&if negative { 0x4000u16 } else { 0 }.to_be_bytes());
-    slot[6..8].copy_from_slice(&u16::from(scale).to_be_bytes());
-    for (place, group) in slot[8..].chunks_exact_mut(2).zip(&significant[leading.min(significant.len())..]) {
-        place.copy_from_slice(&group.to_be_bytes());
+    let at = put(out, at, (count as u16).to_be_bytes());
+    let at = put(out, at, (weight as i16).to_be_bytes());
+    let at = put(out, at, if negative { 0x4000u16 } else { 0 }.to_be_bytes());
+    let mut at = put(out, at, u16::from(scale).to_be_bytes());
+    for group in significant.iter().skip(leading).take(count) {
+        at = put(out, at, group.to_be_bytes());
     }
-    w.advance(8 + 2 * count);
+    at
 }
 
 /// How a float type prints.
@@ -263,7 +245,7 @@ impl Float for f64 {
 
 /// A float as `float4out` and `float8out` print it.
 #[inline]
-pub(super) fn float<F: Float>(w: &mut Writer, number: F, extra_digits: i32) {
+pub(super) fn float<F: Float>(out: &mut Slot, at: usize, number: F, extra_digits: i32) -> usize {
     let wide = number.wide();
     if !wide.is_finite() {
         let name: &[u8] = match wide {
@@ -271,37 +253,40 @@ pub(super) fn float<F: Float>(w: &mut Writer, number: F, extra_digits: i32) {
             _ if wide > 0.0 => b"Infinity",
             _ => b"-Infinity",
         };
-        return w.bytes(name);
+        return append(out, at, name);
     }
     if extra_digits <= 0 {
-        return rounded_float(w, wide, (F::DIGITS + extra_digits).max(1) as usize);
+        return rounded_float(out, at, wide, (F::DIGITS + extra_digits).max(1) as usize);
     }
     let mut buffer = zmij::Buffer::new();
     let shortest = buffer.format_finite(number).as_bytes();
     // Fixed form without an exponent, below the limit: as it is, but for the
     // ".0" of whole numbers.
-    let magnitude = wide.abs();
-    if (1e-3..F::LIMIT).contains(&magnitude) && shortest.len() <= 24 {
-        let length = shortest.strip_suffix(b".0").unwrap_or(shortest).len();
-        let slot = w.slot::<24>();
-        slot[..shortest.len()].copy_from_slice(shortest);
-        return w.advance(length);
+    if (1e-3..F::LIMIT).contains(&wide.abs()) {
+        let end = append(out, at, shortest);
+        return end - if shortest.ends_with(b".0") { 2 } else { 0 };
     }
-    reformat(w, shortest, F::FIXED_BELOW);
+    reformat(out, at, shortest, F::FIXED_BELOW)
+}
+
+#[inline(always)]
+fn append(out: &mut Slot, at: usize, bytes: &[u8]) -> usize {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+    at + bytes.len()
 }
 
 /// `%.*g` with this many digits.
 #[cold]
-fn rounded_float(w: &mut Writer, number: f64, digits: usize) {
+fn rounded_float(out: &mut Slot, at: usize, number: f64, digits: usize) -> usize {
     let text = format!("{number:.*e}", digits - 1);
-    reformat(w, text.as_bytes(), digits as i32);
+    reformat(out, at, text.as_bytes(), digits as i32)
 }
 
 /// Prints a number that is given in any usual form in PostgreSQL's: fixed for
 /// exponents from -4 to below `fixed_below`, else as in `1.5e+20`.
 #[cold]
-fn reformat(w: &mut Writer, text: &[u8], fixed_below: i32) {
-    let (sign, text) = match text.strip_prefix(b"-") {
+fn reformat(out: &mut Slot, at: usize, text: &[u8], fixed_below: i32) -> usize {
+    let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
         None => (false, text),
     };
@@ -326,54 +311,50 @@ fn reformat(w: &mut Writer, text: &[u8], fixed_below: i32) {
             _ => {}
         }
     }
-    if sign {
-        w.byte(b'-');
-    }
+    out[at] = b'-';
+    let at = at + usize::from(negative);
     let exponent: i32 = exponent + point as i32 - leading - 1;
     while count > 0 && digits[count - 1] == b'0' {
         count -= 1;
     }
     let digits = &digits[..count];
     if digits.is_empty() {
-        return w.byte(b'0');
+        return put(out, at, *b"0");
     }
     if (-4..0).contains(&exponent) {
-        w.bytes(&b"0.000"[..1 + (-exponent) as usize]);
-        w.bytes(digits);
-    } else if (0..fixed_below).contains(&exponent) {
+        let at = append(out, at, &b"0.000"[..1 + (-exponent) as usize]);
+        return append(out, at, digits);
+    }
+    if (0..fixed_below).contains(&exponent) {
         let whole = exponent as usize + 1;
         if count <= whole {
-            w.bytes(digits);
-            for _ in count..whole {
-                w.byte(b'0');
-            }
-        } else {
-            w.bytes(&digits[..whole]);
-            w.byte(b'.');
-            w.bytes(&digits[whole..]);
+            let end = append(out, at, digits);
+            return append(out, end, &b"000000000000000"[..whole - count]);
         }
-    } else {
-        w.byte(digits[0]);
-        if count > 1 {
-            w.byte(b'.');
-            w.bytes(&digits[1..]);
-        }
-        w.bytes(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.abs() < 10 {
-            w.byte(b'0');
-        }
-        uint(w, u64::from(exponent.unsigned_abs()));
+        let at = append(out, at, &digits[..whole]);
+        let at = put(out, at, *b".");
+        return append(out, at, &digits[whole..]);
     }
+    let mut at = put(out, at, [digits[0]]);
+    if count > 1 {
+        at = put(out, at, *b".");
+        at = append(out, at, &digits[1..]);
+    }
+    at = append(out, at, if exponent < 0 { b"e-" } else { b"e+" });
+    if exponent.abs() < 10 {
+        at = put(out, at, *b"0");
+    }
+    uint(out, at, u64::from(exponent.unsigned_abs()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Writer)) -> String {
-        let mut w = Writer::default();
-        write(&mut w);
-        String::from_utf8(w.since(0).to_vec()).unwrap()
+    fn written(write: impl FnOnce(&mut Slot, usize) -> usize) -> String {
+        let mut slot = [b'?'; 96];
+        let end = write(&mut slot, 3);
+        String::from_utf8(slot[3..end].to_vec()).unwrap()
     }
 
     #[test]
@@ -384,14 +365,14 @@ mod tests {
             numbers.extend([power - 1, power, power + 1, power.saturating_mul(9), power / 7 * 3]);
         }
         for number in numbers {
-            assert_eq!(written(|w| uint(w, number)), number.to_string());
+            assert_eq!(written(|out, at| uint(out, at, number)), number.to_string());
             let signed = number as i64;
-            assert_eq!(written(|w| int(w, signed)), signed.to_string());
+            assert_eq!(written(|out, at| int(out, at, signed)), signed.to_string());
             let long = u128::from(number) * u128::from(u64::MAX - 3);
-            assert_eq!(written(|w| uint128(w, long)), long.to_string());
+            assert_eq!(written(|out, at| uint128(out, at, long)), long.to_string());
         }
         for number in [i128::MIN, i128::MAX, 10i128.pow(38), -(10i128.pow(32)), 10i128.pow(16) + 1, -1] {
-            assert_eq!(written(|w| int128(w, number)), number.to_string());
+            assert_eq!(written(|out, at| int128(out, at, number)), number.to_string());
         }
         for number in 0..100_000u32 {
             assert_eq!(ascii8(number * 999), format!("{:08}", number * 999).as_bytes());
@@ -414,13 +395,13 @@ mod tests {
             (1_0000_0000_0000_0000, 4, "1000000000000.0000"),
             (42, 0, "42"),
         ] {
-            assert_eq!(written(|w| decimal(w, number, scale)), text);
-            assert_eq!(written(|w| decimal128(w, number.into(), scale)), text);
+            assert_eq!(written(|out, at| decimal(out, at, number, scale)), text);
+            assert_eq!(written(|out, at| decimal128(out, at, number.into(), scale)), text);
         }
         let most = 10i128.pow(38) - 1;
-        assert_eq!(written(|w| decimal128(w, most, 38)), format!("0.{}", "9".repeat(38)));
-        assert_eq!(written(|w| decimal128(w, -most, 37)), format!("-9.{}", "9".repeat(37)));
-        assert_eq!(written(|w| decimal128(w, 7, 38)), format!("0.{}7", "0".repeat(37)));
-        assert_eq!(written(|w| decimal128(w, 10i128.pow(37), 20)), "100000000000000000.00000000000000000000");
+        assert_eq!(written(|out, at| decimal128(out, at, most, 38)), format!("0.{}", "9".repeat(38)));
+        assert_eq!(written(|out, at| decimal128(out, at, -most, 37)), format!("-9.{}", "9".repeat(37)));
+        assert_eq!(written(|out, at| decimal128(out, at, 7, 38)), format!("0.{}7", "0".repeat(37)));
+        assert_eq!(written(|out, at| decimal128(out, at, 10i128.pow(37), 20)), "100000000000000000.00000000000000000000");
     }
 }
