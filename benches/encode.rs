@@ -17,7 +17,7 @@ use duckgres::encode::{Format, RowEncoder, Settings};
 use duckgres::engine::{Chunk, LogicalType};
 
 const ROWS: usize = 4_000_000;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 8;
 
 /// About what a server gathers before it writes to a socket.
 const BATCH: usize = 256 * 1024;

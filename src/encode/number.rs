@@ -258,6 +258,9 @@ pub(super) fn float<F: Float>(out: &mut Slot, at: usize, number: F, extra_digits
     if extra_digits <= 0 {
         return rounded_float(out, at, wide, (F::DIGITS + extra_digits).max(1) as usize);
     }
+    if let Some(end) = cents::<F>(out, at, wide) {
+        return end;
+    }
     let mut buffer = zmij::Buffer::new();
     let shortest = buffer.format_finite(number).as_bytes();
     // Fixed form without an exponent, below the limit: as it is, but for the
@@ -269,10 +272,51 @@ pub(super) fn float<F: Float>(out: &mut Slot, at: usize, number: F, extra_digits
     reformat(out, at, shortest, F::FIXED_BELOW)
 }
 
+/// Prints a double that is a number of hundredths, as prices are, and says
+/// where it ends.
+///
+/// When the double next to `hundredths / 100` is `number`, that quotient is
+/// its shortest form: it has no more than 15 digits, and no two decimals of
+/// 15 digits are read as the same double.
+#[inline(always)]
+fn cents<F: Float>(out: &mut Slot, at: usize, number: f64) -> Option<usize> {
+    const LIMIT: f64 = 1e15;
+    let scaled = number.abs() * 100.0;
+    if F::DIGITS != 15 || !(1.0..LIMIT).contains(&scaled) {
+        return None;
+    }
+    let hundredths = (scaled + 0.5) as u64;
+    if hundredths as f64 / 100.0 != number.abs() {
+        return None;
+    }
+    out[at] = b'-';
+    let at = at + usize::from(number < 0.0);
+    let (whole, fraction) = (hundredths / 100, (hundredths % 100) as u8);
+    let end = uint(out, at, whole);
+    let (tens, ones) = (fraction / 10, fraction % 10);
+    put(out, end, [b'.', b'0' + tens, b'0' + ones]);
+    Some(match (tens, ones) {
+        (0, 0) => end,
+        (_, 0) => end + 2,
+        _ => end + 3,
+    })
+}
+
+/// Writes a few bytes; 8 to 24 of them without a call.
 #[inline(always)]
 fn append(out: &mut Slot, at: usize, bytes: &[u8]) -> usize {
-    out[at..at + bytes.len()].copy_from_slice(bytes);
-    at + bytes.len()
+    let end = at + bytes.len();
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(head), Some(tail)) if bytes.len() <= 24 => {
+            put(out, at, *head);
+            if let Some(middle) = bytes.get(8..16) {
+                out[at + 8..at + 16].copy_from_slice(middle);
+            }
+            put(out, end - 8, *tail);
+        }
+        _ => out[at..end].copy_from_slice(bytes),
+    }
+    end
 }
 
 /// `%.*g` with this many digits.
@@ -376,6 +420,34 @@ mod tests {
         }
         for number in 0..100_000u32 {
             assert_eq!(ascii8(number * 999), format!("{:08}", number * 999).as_bytes());
+        }
+    }
+
+    #[test]
+    fn doubles_read_back_the_same_and_have_no_shorter_form() {
+        let mut seed = 88_172_645_463_325_252u64;
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        for _ in 0..200_000 {
+            let random = next();
+            let cents = (random >> (random % 60)) as f64 / 100.0;
+            for number in [cents, -cents, cents * 1.1, f64::from_bits(random), (random >> 20) as f64] {
+                if !number.is_finite() {
+                    continue;
+                }
+                let text = written(|out, at| float(out, at, number, 1));
+                assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");
+                let digits = |text: &str| {
+                    let mantissa = text.split('e').next().unwrap_or(text);
+                    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+                    digits.trim_start_matches('0').trim_end_matches('0').len()
+                };
+                assert_eq!(digits(&text), digits(&format!("{number:e}")), "{text}");
+            }
         }
     }
 

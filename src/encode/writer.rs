@@ -84,7 +84,16 @@ impl Writer {
                 if framed {
                     self.array((bytes.len() as u32).to_be_bytes());
                 }
-                self.bytes(bytes);
+                // Most are not much longer: two blocks that overlap.
+                match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+                    (Some(head), Some(tail)) if bytes.len() <= 32 => {
+                        let slot = self.slot::<32>();
+                        slot[..16].copy_from_slice(head);
+                        slot[bytes.len() - 16..bytes.len()].copy_from_slice(tail);
+                        self.at += bytes.len();
+                    }
+                    _ => self.bytes(bytes),
+                }
             }
         }
     }
