@@ -33,8 +33,14 @@ const SIX: &str = "create table six as select \
 
 const TABLES: &[(&str, &str)] = &[
     ("six", SIX),
-    ("random_doubles", "create table random_doubles as select random() as a from range(4000000)"),
-    ("bigints", "create table bigints as select i * 1234567 as a from range(4000000) t(i)"),
+    (
+        "random_doubles",
+        "create table random_doubles as select random() as a from range(4000000)",
+    ),
+    (
+        "bigints",
+        "create table bigints as select i * 1234567 as a from range(4000000) t(i)",
+    ),
     (
         "with_nulls",
         "create table with_nulls as select case when i % 3 > 0 then i end as a, case when i % 5 > 0 then \
@@ -43,10 +49,20 @@ const TABLES: &[(&str, &str)] = &[
     ),
 ];
 
-const COLUMNS: &[(&str, &str)] =
-    &[("a", "- bigint"), ("b", "- double"), ("c", "- varchar"), ("d", "- date"), ("e", "- timestamp"), ("f", "- decimal")];
+const COLUMNS: &[(&str, &str)] = &[
+    ("a", "- bigint"),
+    ("b", "- double"),
+    ("c", "- varchar"),
+    ("d", "- date"),
+    ("e", "- timestamp"),
+    ("f", "- decimal"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // `cargo bench --bench encode -- six` measures one table.
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'));
     let mut database = ptr::null_mut();
     let mut connection = ptr::null_mut();
     // SAFETY: out pointers to locals; a null path is an instance in memory.
@@ -55,8 +71,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         ffi::duckdb_connect(database, &mut connection);
     }
     run(connection, "set threads = 1", |_, _| Ok(()))?;
-    let settings = Settings { time_zone: jiff::tz::TimeZone::get("Europe/Berlin")?, ..Settings::default() };
-    for (table, create) in TABLES {
+    let settings = Settings {
+        time_zone: jiff::tz::TimeZone::get("Europe/Berlin")?,
+        ..Settings::default()
+    };
+    for (table, create) in TABLES
+        .iter()
+        .filter(|(table, _)| wanted.as_deref().is_none_or(|wanted| wanted == *table))
+    {
         run(connection, create, |_, _| Ok(()))?;
         let query = format!("select * from {table}");
         measure(table, "fetch only", connection, &query, |_, _, _| Ok(()))?;
@@ -66,9 +88,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut encoder = None;
         measure(table, "copy text", connection, &query, |types, chunk, out| {
             if encoder.is_none() {
-                encoder = Some(CopyEncoder::new(types, CopyOptions::new(CopyFormat::Text), &settings)?);
+                encoder = Some(CopyEncoder::new(
+                    types,
+                    CopyOptions::new(CopyFormat::Text),
+                    &settings,
+                )?);
             }
-            let Some(encoder) = &mut encoder else { return Ok(()) };
+            let Some(encoder) = &mut encoder else {
+                return Ok(());
+            };
             Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
         })?;
         if *table == "six" {
@@ -103,7 +131,9 @@ fn rows(
         if encoder.is_none() {
             encoder = Some(RowEncoder::new(types, &[format], settings)?);
         }
-        let Some(encoder) = &mut encoder else { return Ok(()) };
+        let Some(encoder) = &mut encoder else {
+            return Ok(());
+        };
         Ok(encoder.encode(chunk, 0..chunk.len(), out)?)
     })
 }
@@ -146,7 +176,10 @@ fn measure(
 
 /// What this process has used of the processor.
 fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: an out pointer to a local.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -163,13 +196,17 @@ fn run(
     unsafe {
         let mut statement = ptr::null_mut();
         if ffi::duckdb_prepare(connection, text.as_ptr(), &mut statement) != ffi::duckdb_state_DuckDBSuccess {
-            return Err(CStr::from_ptr(ffi::duckdb_prepare_error(statement)).to_string_lossy().into());
+            return Err(CStr::from_ptr(ffi::duckdb_prepare_error(statement))
+                .to_string_lossy()
+                .into());
         }
         let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
         let state = ffi::duckdb_execute_prepared_streaming(statement, result.as_mut_ptr());
         let mut result = result.assume_init();
         if state != ffi::duckdb_state_DuckDBSuccess {
-            return Err(CStr::from_ptr(ffi::duckdb_result_error(&mut result)).to_string_lossy().into());
+            return Err(CStr::from_ptr(ffi::duckdb_result_error(&mut result))
+                .to_string_lossy()
+                .into());
         }
         let types: Vec<LogicalType> = (0..ffi::duckdb_column_count(&mut result))
             .map(|index| {

@@ -6,12 +6,7 @@ use super::{EncodeError, pg_type::oid};
 
 /// `{1,NULL,"a b"}`, `{{1,2},{3,4}}`. Sub-lists of different lengths are
 /// written as they are: text has a place for them, if not in PostgreSQL.
-pub(super) fn text(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Step {
+pub(super) fn text(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };
@@ -83,12 +78,7 @@ fn quote(w: &mut Writer, mark: usize, context: &mut Context) {
 
 /// The binary form (`array_send`): dimensions, whether there are nulls, the
 /// element type, length and lower bound of each dimension, elements.
-pub(super) fn binary(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Step {
+pub(super) fn binary(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     let mut lengths = Vec::new();
     measure(column, row, 0, &mut lengths)?;
     let mut leaf = column;
@@ -116,12 +106,7 @@ pub(super) fn binary(
 }
 
 /// The length of each dimension; an error when sub-lists differ in length.
-fn measure(
-    column: &Column<'_>,
-    row: usize,
-    depth: usize,
-    lengths: &mut Vec<usize>,
-) -> Step {
+fn measure(column: &Column<'_>, row: usize, depth: usize, lengths: &mut Vec<usize>) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };

@@ -30,7 +30,11 @@ impl BigNum {
         let mut limbs: Vec<u32> = bytes
             .rchunks(4)
             .rev()
-            .map(|chunk| chunk.iter().fold(0, |limb, byte| (limb << 8) | u32::from(byte ^ flip)))
+            .map(|chunk| {
+                chunk
+                    .iter()
+                    .fold(0, |limb, byte| (limb << 8) | u32::from(byte ^ flip))
+            })
             .collect();
         // Eight digits at a time fall off the end.
         let mut groups = Vec::new();
@@ -47,9 +51,17 @@ impl BigNum {
                 first += 1;
             }
         }
-        let digits: Vec<u8> = groups.into_iter().rev().flatten().skip_while(|digit| *digit == b'0').collect();
+        let digits: Vec<u8> = groups
+            .into_iter()
+            .rev()
+            .flatten()
+            .skip_while(|digit| *digit == b'0')
+            .collect();
         match digits.is_empty() {
-            true => Ok(Self { negative: false, digits: vec![b'0'] }),
+            true => Ok(Self {
+                negative: false,
+                digits: vec![b'0'],
+            }),
             false => Ok(Self { negative, digits }),
         }
     }
@@ -66,7 +78,11 @@ impl BigNum {
             .digits
             .rchunks(4)
             .rev()
-            .map(|group| group.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
+            .map(|group| {
+                group
+                    .iter()
+                    .fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
+            })
             .collect();
         let weight = groups.len() - 1;
         let trailing = groups.iter().rev().take_while(|group| **group == 0).count();

@@ -17,7 +17,10 @@ impl Column<'_> {
             Data::Text(values) | Data::Json(values) => w.string(true, values, row),
             Data::Date(values) => w.fixed(true, time::date_binary(values[row])?.to_be_bytes()),
             Data::Timestamp(values, unit) => {
-                w.fixed(true, time::timestamp_binary(unit.micros(values[row]))?.to_be_bytes());
+                w.fixed(
+                    true,
+                    time::timestamp_binary(unit.micros(values[row]))?.to_be_bytes(),
+                );
             }
             Data::TimestampTz(values) => w.fixed(true, time::timestamp_binary(values[row])?.to_be_bytes()),
             Data::Decimal64(values, scale) => decimal(w, values[row], *scale),
@@ -94,7 +97,9 @@ fn huge(w: &mut Writer, unscaled: i128, scale: u8) {
 }
 
 fn numeric(w: &mut Writer, negative: bool, number: u128, scale: u8) {
-    w.value(true, |out, at| number::numeric_binary(out, at, negative, number, scale));
+    w.value(true, |out, at| {
+        number::numeric_binary(out, at, negative, number, scale)
+    });
 }
 
 /// `varbit`: the number of bits, then the bits from the top of the first

@@ -5,8 +5,8 @@
 //! `match` away.
 
 use super::EncodeError;
-use super::time::Zone;
 use super::Settings;
+use super::time::Zone;
 use crate::engine::chunk::Native;
 use crate::engine::{HugeInt, Interval, ListEntry, LogicalType, Strings, UHugeInt, Validity, Vector};
 
@@ -210,7 +210,10 @@ impl<'a> Column<'a> {
                 return Err(EncodeError::UnsupportedType(logical.to_string()));
             }
         };
-        Ok(Self { validity: vector.validity(), data })
+        Ok(Self {
+            validity: vector.validity(),
+            data,
+        })
     }
 
     /// Whether the row has no value.
@@ -236,5 +239,7 @@ pub(super) fn range(entry: ListEntry) -> std::ops::Range<usize> {
 }
 
 fn values<'a, T: Native>(vector: Vector<'a>, logical: &LogicalType) -> Result<&'a [T], EncodeError> {
-    vector.values().ok_or_else(|| EncodeError::TypeMismatch(logical.to_string()))
+    vector
+        .values()
+        .ok_or_else(|| EncodeError::TypeMismatch(logical.to_string()))
 }

@@ -71,15 +71,24 @@ impl EncodeError {
     }
 
     pub(super) fn invalid_text(kind: &'static str, text: &str) -> Self {
-        Self::InvalidText { kind, text: excerpt(text) }
+        Self::InvalidText {
+            kind,
+            text: excerpt(text),
+        }
     }
 
     pub(super) fn out_of_range(kind: &'static str, text: &str) -> Self {
-        Self::OutOfRange { kind, text: excerpt(text) }
+        Self::OutOfRange {
+            kind,
+            text: excerpt(text),
+        }
     }
 
     pub(super) fn invalid_datetime(kind: &'static str, text: &str) -> Self {
-        Self::InvalidDatetime { kind, text: excerpt(text) }
+        Self::InvalidDatetime {
+            kind,
+            text: excerpt(text),
+        }
     }
 }
 

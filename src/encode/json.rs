@@ -2,17 +2,12 @@
 //! declaration, as JSON: the values in it look as `to_json` prints them.
 
 use super::column::{Column, Context, Data, Step, range};
-use super::writer::Writer;
 use super::time;
+use super::writer::Writer;
 
 /// Appends a row, which may be null, as JSON. A struct is an object, a map
 /// one whose keys are the text of the keys, a union the value of its member.
-pub(super) fn value(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Step {
+pub(super) fn value(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     if column.is_null(row) {
         w.bytes(b"null");
         return Ok(());
@@ -43,12 +38,16 @@ pub(super) fn value(
         | Data::Decimal128(..) => column.bare_text(row, w, context)?,
         Data::Timestamp(values, unit) => {
             w.byte(b'"');
-            w.value(false, |out, at| time::timestamp(out, at, unit.micros(values[row]), b'T'));
+            w.value(false, |out, at| {
+                time::timestamp(out, at, unit.micros(values[row]), b'T')
+            });
             w.byte(b'"');
         }
         Data::TimestampTz(values) => {
             w.byte(b'"');
-            w.value(false, |out, at| time::timestamp_tz(out, at, values[row], &mut context.zone, b'T'));
+            w.value(false, |out, at| {
+                time::timestamp_tz(out, at, values[row], &mut context.zone, b'T')
+            });
             w.byte(b'"');
         }
         Data::List(..) | Data::Array(..) => {
@@ -99,12 +98,7 @@ pub(super) fn value(
 }
 
 /// The text of a row as a JSON string.
-fn quoted(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Step {
+fn quoted(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     w.byte(b'"');
     let mark = w.position();
     column.bare_text(row, w, context)?;

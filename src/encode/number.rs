@@ -7,7 +7,8 @@
 
 use super::writer::{Slot, put};
 
-const ASCII: u64 = 0x3030_3030_3030_3030;
+/// What makes [`digits8`] ASCII.
+pub(super) const ASCII: u64 = 0x3030_3030_3030_3030;
 const E8: u64 = 100_000_000;
 const E16: u64 = E8 * E8;
 
@@ -101,7 +102,7 @@ pub(super) fn int128(out: &mut Slot, at: usize, number: i128) -> usize {
     uint128(out, at + usize::from(number < 0), number.unsigned_abs())
 }
 
-/// A decimal with `scale` digits after the point, at most 19.
+/// A decimal with `scale` digits after the point, at most 38.
 #[inline]
 pub(super) fn decimal(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> usize {
     if scale == 0 {
@@ -109,45 +110,35 @@ pub(super) fn decimal(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> us
     }
     let number = unscaled.unsigned_abs();
     let scale = usize::from(scale);
-    // All digits with leading zeros, so that point and first digit can be
-    // found by position: 24, and as much again that may be read behind them.
-    let mut digits = [0u8; 48];
-    let low = (number % E8) as u32;
-    digits[16..24].copy_from_slice(&ascii8(low));
-    let zeros = if number < E8 {
-        digits[..16].copy_from_slice(&[b'0'; 16]);
-        16 + ((digits8(low) | (1 << 56)).trailing_zeros() / 8) as usize
-    } else {
-        let rest = number / E8;
-        let (high, middle) = (rest / E8, rest % E8);
-        digits[..8].copy_from_slice(&ascii8(high as u32));
-        digits[8..16].copy_from_slice(&ascii8(middle as u32));
-        match high {
-            0 => 8 + (digits8(middle as u32).trailing_zeros() / 8) as usize,
-            high => (digits8(high as u32).trailing_zeros() / 8) as usize,
-        }
-    };
-    let point = 24 - scale;
-    let first = zeros.min(point - 1);
-    out[at] = b'-';
-    let at = at + usize::from(unscaled < 0);
-    // Both copies are of known size; the second overwrites the first's rest.
-    out[at..at + 24].copy_from_slice(&digits[first..first + 24]);
-    let at = at + point - first;
-    out[at] = b'.';
-    out[at + 1..at + 25].copy_from_slice(&digits[point..point + 24]);
-    at + 1 + scale
+    if number < E16 && scale < 16 {
+        // Sixteen digits in a register, the first in the lowest byte.
+        let (high, low) = (digits8((number / E8) as u32), digits8((number % E8) as u32));
+        let digits = (u128::from(low) << 64) | u128::from(high);
+        let zeros = (digits.trailing_zeros() / 8) as usize;
+        let digits = digits | (u128::from(ASCII) << 64) | u128::from(ASCII);
+        let point = 16 - scale;
+        let first = zeros.min(point - 1);
+        out[at] = b'-';
+        let at = at + usize::from(unscaled < 0);
+        put(out, at, (digits >> (8 * first)).to_le_bytes());
+        // Overwrites what the first has written of the fraction.
+        let at = put(out, at + point - first, *b".");
+        put(out, at, (digits >> (8 * point)).to_le_bytes());
+        return at + scale;
+    }
+    long_decimal(out, at, unscaled.into(), scale as u8)
 }
 
 pub(super) fn decimal128(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
-    if let Ok(small) = i64::try_from(unscaled)
-        && scale < 20
-    {
-        return decimal(out, at, small, scale);
+    match i64::try_from(unscaled) {
+        Ok(small) => decimal(out, at, small, scale),
+        Err(_) if scale == 0 => int128(out, at, unscaled),
+        Err(_) => long_decimal(out, at, unscaled, scale),
     }
-    if scale == 0 {
-        return int128(out, at, unscaled);
-    }
+}
+
+#[cold]
+fn long_decimal(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
     out[at] = b'-';
     let at = at + usize::from(unscaled < 0);
     let power = 10u128.pow(u32::from(scale));
@@ -160,56 +151,80 @@ pub(super) fn decimal128(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -
     end
 }
 
-/// `numeric`'s binary form: digits to the base of 10,000.
+/// `numeric`'s binary form (`numeric_send`): the number of digits to the base
+/// of 10,000, the weight of the first, sign, scale, and the digits without
+/// zeros at either end.
+#[inline]
 pub(super) fn numeric_binary(out: &mut Slot, at: usize, negative: bool, number: u128, scale: u8) -> usize {
-    // The groups count from the point on: fill the fraction to whole groups.
+    // The digits count from the point on: fill the fraction to whole ones.
     let fill = (4 - scale % 4) % 4;
+    let fraction = (i32::from(scale) + i32::from(fill)) / 4;
     let power = [1u64, 10, 100, 1000][usize::from(fill)];
-    let mut groups = [0u16; 12];
-    let mut first = groups.len();
-    let mut next = |group: u16| {
-        first -= 1;
-        groups[first] = group;
-    };
-    match u64::try_from(number).ok().and_then(|number| number.checked_mul(power)) {
-        Some(mut rest) => {
-            while rest != 0 {
-                next((rest % 10_000) as u16);
-                rest /= 10_000;
-            }
+    match u64::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_mul(power))
+    {
+        Some(number) if number < E16 => {
+            // Four digits side by side in one register, the first on top.
+            let (high, low) = (number / E8, number % E8);
+            let (a, b, c, d) = (high / 10_000, high % 10_000, low / 10_000, low % 10_000);
+            let digits = (a << 48) | (b << 32) | (c << 16) | d;
+            let leading = digits.leading_zeros() / 16;
+            let trailing = digits.trailing_zeros() / 16;
+            let (count, weight) = match number {
+                0 => (0, 0),
+                _ => (4 - leading - trailing, 3 - leading as i32 - fraction),
+            };
+            let at = numeric_head(out, at, count as usize, weight, negative, scale);
+            put(
+                out,
+                at,
+                digits.checked_shl(16 * leading).unwrap_or(0).to_be_bytes(),
+            );
+            at + 2 * count as usize
         }
-        None => {
-            // Up to 39 digits times 1000 is more than 128 bits hold.
-            let low = (number % u128::from(E16)) * u128::from(power);
-            let high = (number / u128::from(E16)) * u128::from(power) + low / u128::from(E16);
-            let mut low = (low % u128::from(E16)) as u64;
-            for _ in 0..4 {
-                next((low % 10_000) as u16);
-                low /= 10_000;
-            }
-            let mut high = high;
-            while high != 0 {
-                next((high % 10_000) as u16);
-                high /= 10_000;
-            }
+        _ => long_numeric_binary(out, at, negative, number, scale, power, fraction),
+    }
+}
+
+#[inline(always)]
+fn numeric_head(out: &mut Slot, at: usize, count: usize, weight: i32, negative: bool, scale: u8) -> usize {
+    let sign = if negative { 0x4000 } else { 0 };
+    let head = ((count as u64) << 48) | (u64::from(weight as u16) << 32) | (sign << 16) | u64::from(scale);
+    put(out, at, head.to_be_bytes())
+}
+
+#[cold]
+fn long_numeric_binary(
+    out: &mut Slot,
+    at: usize,
+    negative: bool,
+    number: u128,
+    scale: u8,
+    power: u64,
+    fraction: i32,
+) -> usize {
+    // Up to 39 digits times 1000 is more than 128 bits hold.
+    let low = (number % u128::from(E16)) * u128::from(power);
+    let mut high = (number / u128::from(E16)) * u128::from(power) + low / u128::from(E16);
+    let mut low = (low % u128::from(E16)) as u64;
+    let mut digits = [0u16; 12];
+    for (index, digit) in digits.iter_mut().rev().enumerate() {
+        if index < 4 {
+            *digit = (low % 10_000) as u16;
+            low /= 10_000;
+        } else {
+            *digit = (high % 10_000) as u16;
+            high /= 10_000;
         }
     }
-    let count = groups.len() - first;
-    let fraction = (i32::from(scale) + i32::from(fill)) / 4;
-    let weight = count as i32 - fraction - 1;
-    let significant = &groups[first..];
-    let trailing = significant.iter().rev().take_while(|group| **group == 0).count();
-    let leading = significant.iter().take_while(|group| **group == 0).count();
-    let (count, weight) = match count == trailing {
-        true => (0, 0),
-        false => (count - trailing - leading, weight - leading as i32),
-    };
-    let at = put(out, at, (count as u16).to_be_bytes());
-    let at = put(out, at, (weight as i16).to_be_bytes());
-    let at = put(out, at, if negative { 0x4000u16 } else { 0 }.to_be_bytes());
-    let mut at = put(out, at, u16::from(scale).to_be_bytes());
-    for group in significant.iter().skip(leading).take(count) {
-        at = put(out, at, group.to_be_bytes());
+    let leading = digits.iter().take_while(|digit| **digit == 0).count();
+    let trailing = digits.iter().rev().take_while(|digit| **digit == 0).count();
+    let weight = digits.len() as i32 - leading as i32 - fraction - 1;
+    let significant = &digits[leading..digits.len() - trailing];
+    let mut at = numeric_head(out, at, significant.len(), weight, negative, scale);
+    for digit in significant {
+        at = put(out, at, digit.to_be_bytes());
     }
     at
 }
@@ -336,12 +351,17 @@ fn reformat(out: &mut Slot, at: usize, text: &[u8], fixed_below: i32) -> usize {
     };
     let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
         Some(at) => {
-            let exponent = std::str::from_utf8(&text[at + 1..]).ok().and_then(|text| text.parse().ok());
+            let exponent = std::str::from_utf8(&text[at + 1..])
+                .ok()
+                .and_then(|text| text.parse().ok());
             (&text[..at], exponent.unwrap_or(0))
         }
         None => (text, 0),
     };
-    let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
+    let point = mantissa
+        .iter()
+        .position(|byte| *byte == b'.')
+        .unwrap_or(mantissa.len());
     let mut digits = [0u8; 40];
     let mut count = 0;
     let mut leading = 0;
@@ -406,7 +426,13 @@ mod tests {
         let mut numbers = vec![0u64, u64::MAX, u64::MAX - 1];
         for power in 0..20 {
             let power = 10u64.pow(power);
-            numbers.extend([power - 1, power, power + 1, power.saturating_mul(9), power / 7 * 3]);
+            numbers.extend([
+                power - 1,
+                power,
+                power + 1,
+                power.saturating_mul(9),
+                power / 7 * 3,
+            ]);
         }
         for number in numbers {
             assert_eq!(written(|out, at| uint(out, at, number)), number.to_string());
@@ -415,7 +441,14 @@ mod tests {
             let long = u128::from(number) * u128::from(u64::MAX - 3);
             assert_eq!(written(|out, at| uint128(out, at, long)), long.to_string());
         }
-        for number in [i128::MIN, i128::MAX, 10i128.pow(38), -(10i128.pow(32)), 10i128.pow(16) + 1, -1] {
+        for number in [
+            i128::MIN,
+            i128::MAX,
+            10i128.pow(38),
+            -(10i128.pow(32)),
+            10i128.pow(16) + 1,
+            -1,
+        ] {
             assert_eq!(written(|out, at| int128(out, at, number)), number.to_string());
         }
         for number in 0..100_000u32 {
@@ -435,7 +468,13 @@ mod tests {
         for _ in 0..200_000 {
             let random = next();
             let cents = (random >> (random % 60)) as f64 / 100.0;
-            for number in [cents, -cents, cents * 1.1, f64::from_bits(random), (random >> 20) as f64] {
+            for number in [
+                cents,
+                -cents,
+                cents * 1.1,
+                f64::from_bits(random),
+                (random >> 20) as f64,
+            ] {
                 if !number.is_finite() {
                     continue;
                 }
@@ -471,9 +510,21 @@ mod tests {
             assert_eq!(written(|out, at| decimal128(out, at, number.into(), scale)), text);
         }
         let most = 10i128.pow(38) - 1;
-        assert_eq!(written(|out, at| decimal128(out, at, most, 38)), format!("0.{}", "9".repeat(38)));
-        assert_eq!(written(|out, at| decimal128(out, at, -most, 37)), format!("-9.{}", "9".repeat(37)));
-        assert_eq!(written(|out, at| decimal128(out, at, 7, 38)), format!("0.{}7", "0".repeat(37)));
-        assert_eq!(written(|out, at| decimal128(out, at, 10i128.pow(37), 20)), "100000000000000000.00000000000000000000");
+        assert_eq!(
+            written(|out, at| decimal128(out, at, most, 38)),
+            format!("0.{}", "9".repeat(38))
+        );
+        assert_eq!(
+            written(|out, at| decimal128(out, at, -most, 37)),
+            format!("-9.{}", "9".repeat(37))
+        );
+        assert_eq!(
+            written(|out, at| decimal128(out, at, 7, 38)),
+            format!("0.{}7", "0".repeat(37))
+        );
+        assert_eq!(
+            written(|out, at| decimal128(out, at, 10i128.pow(37), 20)),
+            "100000000000000000.00000000000000000000"
+        );
     }
 }

@@ -46,12 +46,18 @@ pub mod oid {
 
     /// The array type with these elements.
     pub fn array_of(element: u32) -> Option<u32> {
-        ARRAYS.iter().find(|(known, _)| *known == element).map(|(_, array)| *array)
+        ARRAYS
+            .iter()
+            .find(|(known, _)| *known == element)
+            .map(|(_, array)| *array)
     }
 
     /// The type of the elements of this array type.
     pub fn element_of(array: u32) -> Option<u32> {
-        ARRAYS.iter().find(|(_, known)| *known == array).map(|(element, _)| *element)
+        ARRAYS
+            .iter()
+            .find(|(_, known)| *known == array)
+            .map(|(element, _)| *element)
     }
 }
 
@@ -78,7 +84,11 @@ pub fn pg_type(logical: &LogicalType) -> PgType {
         T::UBigInt | T::HugeInt | T::UHugeInt | T::BigNum => (oid::NUMERIC, -1),
         T::Decimal { width, scale } => {
             let modifier = ((i32::from(*width) << 16) | i32::from(*scale)) + 4;
-            return PgType { oid: oid::NUMERIC, size: -1, modifier };
+            return PgType {
+                oid: oid::NUMERIC,
+                size: -1,
+                modifier,
+            };
         }
         T::Float => (oid::FLOAT4, 4),
         T::Double => (oid::FLOAT8, 8),
@@ -100,13 +110,21 @@ pub fn pg_type(logical: &LogicalType) -> PgType {
                 Some(_) => oid,
                 None => oid::array_of(oid).unwrap_or(oid::TEXT_ARRAY),
             };
-            return PgType { oid, size: -1, modifier };
+            return PgType {
+                oid,
+                size: -1,
+                modifier,
+            };
         }
         T::Enum(_) | T::SqlNull | T::Unknown | T::Variant | T::Geometry | T::Any | T::Other { .. } => {
             (oid::TEXT, -1)
         }
     };
-    PgType { oid, size, modifier: -1 }
+    PgType {
+        oid,
+        size,
+        modifier: -1,
+    }
 }
 
 /// The DuckDB type of a parameter that a client declared with this oid.
@@ -152,14 +170,23 @@ mod tests {
     fn nested_lists_are_one_array_type_with_the_modifier_of_the_element() {
         let decimal = LogicalType::Decimal { width: 18, scale: 2 };
         let nested = LogicalType::List(Box::new(LogicalType::Array(Box::new(decimal), 3)));
-        assert_eq!(pg_type(&nested), PgType { oid: 1231, size: -1, modifier: ((18 << 16) | 2) + 4 });
+        assert_eq!(
+            pg_type(&nested),
+            PgType {
+                oid: 1231,
+                size: -1,
+                modifier: ((18 << 16) | 2) + 4
+            }
+        );
         let structs = LogicalType::List(Box::new(LogicalType::Struct(vec![])));
         assert_eq!(pg_type(&structs).oid, 199);
     }
 
     #[test]
     fn declared_types_come_back_as_what_they_were_declared_as() {
-        for oid in [16, 17, 20, 21, 23, 114, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1562, 2950, 1007] {
+        for oid in [
+            16, 17, 20, 21, 23, 114, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1562, 2950, 1007,
+        ] {
             assert_eq!(pg_type(&type_for_oid(oid).unwrap()).oid, oid);
         }
         assert_eq!(type_for_oid(oid::NUMERIC), None);

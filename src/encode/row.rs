@@ -32,19 +32,25 @@ impl RowEncoder {
     /// An encoder for columns of these types. `formats` is as in `Bind`: none
     /// is text for all, one is for all, else one for each column. Fails when
     /// a type cannot be sent or the number of formats is another.
-    pub fn new(
-        types: &[LogicalType],
-        formats: &[Format],
-        settings: &Settings,
-    ) -> Result<Self, EncodeError> {
+    pub fn new(types: &[LogicalType], formats: &[Format], settings: &Settings) -> Result<Self, EncodeError> {
         types.iter().try_for_each(column::check)?;
         let formats = match formats {
             [] => vec![Format::Text; types.len()],
             [all] => vec![*all; types.len()],
             each if each.len() == types.len() => each.to_vec(),
-            _ => return Err(EncodeError::FormatCount { given: formats.len(), columns: types.len() }),
+            _ => {
+                return Err(EncodeError::FormatCount {
+                    given: formats.len(),
+                    columns: types.len(),
+                });
+            }
         };
-        Ok(Self { types: types.to_vec(), formats, context: Context::new(settings), writer: Writer::default() })
+        Ok(Self {
+            types: types.to_vec(),
+            formats,
+            context: Context::new(settings),
+            writer: Writer::default(),
+        })
     }
 
     /// Appends these rows of the chunk to `out`, each a whole message. After
@@ -52,7 +58,12 @@ impl RowEncoder {
     ///
     /// # Panics
     /// When the chunk has fewer rows or columns than were asked for.
-    pub fn encode(&mut self, chunk: &Chunk, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode(
+        &mut self,
+        chunk: &Chunk,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
         let rows_of = rows;
         let columns = self
             .types
@@ -60,12 +71,21 @@ impl RowEncoder {
             .zip(&self.formats)
             .enumerate()
             .map(|(index, (logical, format))| {
-                Ok((*format == Format::Binary, Column::resolve(chunk.column(index), logical)?))
+                Ok((
+                    *format == Format::Binary,
+                    Column::resolve(chunk.column(index), logical)?,
+                ))
             })
             .collect::<Result<Vec<_>, EncodeError>>()?;
-        let mut rows = Rows { columns: &columns, w: &mut self.writer, context: &mut self.context };
+        let mut rows = Rows {
+            columns: &columns,
+            w: &mut self.writer,
+            context: &mut self.context,
+        };
         let result = match self.formats.first() {
-            Some(first) if self.formats.iter().any(|format| format != first) => rows.encode::<MIXED>(rows_of, out),
+            Some(first) if self.formats.iter().any(|format| format != first) => {
+                rows.encode::<MIXED>(rows_of, out)
+            }
             Some(Format::Binary) => rows.encode::<BINARY>(rows_of, out),
             _ => rows.encode::<TEXT>(rows_of, out),
         };

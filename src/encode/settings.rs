@@ -15,6 +15,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { time_zone: TimeZone::UTC, extra_float_digits: 1 }
+        Self {
+            time_zone: TimeZone::UTC,
+            extra_float_digits: 1,
+        }
     }
 }

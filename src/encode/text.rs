@@ -19,11 +19,15 @@ impl Column<'_> {
             Data::I32(values) => w.value(FRAMED, |out, at| number::int(out, at, values[row].into())),
             Data::Text(values) | Data::Json(values) => w.string(FRAMED, values, row),
             Data::F64(values) => {
-                w.value(FRAMED, |out, at| number::float(out, at, values[row], context.extra_float_digits));
+                w.value(FRAMED, |out, at| {
+                    number::float(out, at, values[row], context.extra_float_digits)
+                });
             }
             Data::Date(values) => w.value(FRAMED, |out, at| time::date(out, at, values[row])),
             Data::Timestamp(values, unit) => {
-                w.value(FRAMED, |out, at| time::timestamp(out, at, unit.micros(values[row]), b' '));
+                w.value(FRAMED, |out, at| {
+                    time::timestamp(out, at, unit.micros(values[row]), b' ')
+                });
             }
             Data::TimestampTz(values) => w.value(FRAMED, |out, at| {
                 time::timestamp_tz(out, at, values[row], &mut context.zone, b' ')
@@ -32,7 +36,9 @@ impl Column<'_> {
                 w.value(FRAMED, |out, at| number::decimal(out, at, values[row], *scale));
             }
             Data::Decimal32(values, scale) => {
-                w.value(FRAMED, |out, at| number::decimal(out, at, values[row].into(), *scale));
+                w.value(FRAMED, |out, at| {
+                    number::decimal(out, at, values[row].into(), *scale)
+                });
             }
             Data::Bool(values) => w.fixed(FRAMED, [if values[row] != 0 { b't' } else { b'f' }]),
             _ if FRAMED => {
@@ -65,13 +71,19 @@ impl Column<'_> {
             Data::U128(values) => w.value(false, |out, at| number::uint128(out, at, values[row].get())),
             Data::BigNum(values) => BigNum::read(values.get(row).unwrap_or_default())?.text(w),
             Data::F32(values) => {
-                w.value(false, |out, at| number::float(out, at, values[row], context.extra_float_digits));
+                w.value(false, |out, at| {
+                    number::float(out, at, values[row], context.extra_float_digits)
+                });
             }
             Data::Decimal16(values, scale) => {
-                w.value(false, |out, at| number::decimal(out, at, values[row].into(), *scale));
+                w.value(false, |out, at| {
+                    number::decimal(out, at, values[row].into(), *scale)
+                });
             }
             Data::Decimal128(values, scale) => {
-                w.value(false, |out, at| number::decimal128(out, at, values[row].get(), *scale));
+                w.value(false, |out, at| {
+                    number::decimal128(out, at, values[row].get(), *scale)
+                });
             }
             Data::Blob(values) => bytea(w, values.get(row).unwrap_or_default()),
             Data::Bit(values) => bits(w, values.get(row).unwrap_or_default()),
@@ -79,7 +91,9 @@ impl Column<'_> {
             Data::Enum8(values, labels) => w.bytes(label(labels, values[row].into())),
             Data::Enum16(values, labels) => w.bytes(label(labels, values[row].into())),
             Data::Enum32(values, labels) => w.bytes(label(labels, values[row] as usize)),
-            Data::Time(values, divisor) => w.value(false, |out, at| time::time(out, at, values[row] / divisor)),
+            Data::Time(values, divisor) => {
+                w.value(false, |out, at| time::time(out, at, values[row] / divisor))
+            }
             Data::TimeTz(values) => w.value(false, |out, at| time::time_tz(out, at, values[row])),
             Data::Interval(values) => w.value(false, |out, at| time::interval(out, at, values[row])),
             Data::List(..) | Data::Array(..) => array::text(self, row, w, context)?,

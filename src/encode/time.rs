@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::EncodeError;
-use super::number::{ascii8, digits8, int, uint};
+use super::number::{ASCII, ascii8, digits8, int, uint};
 use super::writer::{Slot, put};
 use crate::engine::Interval;
 
@@ -65,12 +65,12 @@ pub(super) fn days_from_civil(year: i32, month: u32, day: u32) -> i64 {
 fn date_digits(out: &mut Slot, at: usize, days: i32) -> (usize, bool) {
     let (year, month, day) = civil(days);
     if (1..=9999).contains(&year) {
-        let digits = ascii8(year as u32 * 10_000 + month * 100 + day);
-        let mut text = *b"0000-00-00";
-        text[..4].copy_from_slice(&digits[..4]);
-        text[5..7].copy_from_slice(&digits[4..6]);
-        text[8..].copy_from_slice(&digits[6..]);
-        return (put(out, at, text), false);
+        // Put together in a register: bytes through memory would be read back
+        // in another size than they were written, which processors dislike.
+        let digits = digits8(year as u32 * 10_000 + month * 100 + day) | ASCII;
+        let year_and_month = (digits & 0xffff_ffff) | (digits >> 32 & 0xffff) << 40;
+        let at = put(out, at, (year_and_month | 0x2d00_002d_0000_0000).to_le_bytes());
+        return (put(out, at, ((digits >> 48) as u16).to_le_bytes()), false);
     }
     far_date_digits(out, at, year, month, day)
 }
@@ -90,7 +90,10 @@ fn far_date_digits(out: &mut Slot, at: usize, year: i32, month: u32, day: u32) -
         _ => uint(out, at, shown as u64),
     };
     let digits = ascii8(month * 100 + day);
-    (put(out, at, [b'-', digits[4], digits[5], b'-', digits[6], digits[7]]), before_christ)
+    (
+        put(out, at, [b'-', digits[4], digits[5], b'-', digits[6], digits[7]]),
+        before_christ,
+    )
 }
 
 fn christ(out: &mut Slot, at: usize, before_christ: bool) -> usize {
@@ -124,8 +127,9 @@ pub(super) fn time(out: &mut Slot, at: usize, micros: i64) -> usize {
 
 #[inline(always)]
 fn clock(out: &mut Slot, at: usize, hours: u32, minutes: u32, seconds: u32) -> usize {
-    let digits = ascii8(hours * 10_000 + minutes * 100 + seconds);
-    put(out, at, [digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7]])
+    let digits = digits8(hours * 10_000 + minutes * 100 + seconds) | ASCII;
+    let text = (digits >> 16 & 0xffff) | (digits >> 32 & 0xffff) << 24 | (digits >> 48) << 48;
+    put(out, at, (text | 0x0000_3a00_003a_0000).to_le_bytes())
 }
 
 /// A point and up to six digits, without trailing zeros.
@@ -134,11 +138,10 @@ fn fraction(out: &mut Slot, at: usize, micros: u32) -> usize {
     if micros == 0 {
         return at;
     }
-    let trailing = (digits8(micros).leading_zeros() / 8) as usize;
-    let digits = ascii8(micros);
-    let mut text = [b'.'; 7];
-    text[1..].copy_from_slice(&digits[2..]);
-    put(out, at, text) - trailing
+    let digits = digits8(micros);
+    let trailing = (digits.leading_zeros() / 8) as usize;
+    let text = ((digits | ASCII) >> 16 << 8) | u64::from(b'.');
+    put(out, at, text.to_le_bytes()) - 1 - trailing
 }
 
 /// A zone's offset in seconds east of UTC: `+02`, `+05:30`, `+00:53:28`; with
@@ -267,7 +270,9 @@ pub(super) fn date_binary(days: i32) -> Result<i32, EncodeError> {
     match days {
         DATE_INFINITY => Ok(i32::MAX),
         days if days == -DATE_INFINITY => Ok(i32::MIN),
-        days => days.checked_sub(EPOCH_DAYS).ok_or(EncodeError::DatetimeOutOfRange("date")),
+        days => days
+            .checked_sub(EPOCH_DAYS)
+            .ok_or(EncodeError::DatetimeOutOfRange("date")),
     }
 }
 
@@ -276,7 +281,9 @@ pub(super) fn timestamp_binary(micros: i64) -> Result<i64, EncodeError> {
     match micros {
         TIMESTAMP_INFINITY => Ok(i64::MAX),
         micros if micros == -TIMESTAMP_INFINITY => Ok(i64::MIN),
-        micros => micros.checked_sub(EPOCH_MICROS).ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
+        micros => micros
+            .checked_sub(EPOCH_MICROS)
+            .ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
     }
 }
 
@@ -296,7 +303,12 @@ const ZONE_UNTIL: i64 = 253_000_000_000 * MICROS_PER_SECOND;
 
 impl Zone {
     pub(super) fn new(zone: &TimeZone) -> Self {
-        Self { zone: zone.clone(), from: 0, until: 0, offset: 0 }
+        Self {
+            zone: zone.clone(),
+            from: 0,
+            until: 0,
+            offset: 0,
+        }
     }
 
     /// The offset in seconds east of UTC at a moment in microseconds.
@@ -326,10 +338,23 @@ impl Zone {
         };
         let offset = self.zone.to_offset(moment).seconds();
         if clamped == micros {
-            let before = moment.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(moment);
-            let bound = |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_microsecond();
-            self.from = self.zone.preceding(before).next().map_or(ZONE_FROM, bound).max(ZONE_FROM);
-            self.until = self.zone.following(moment).next().map_or(ZONE_UNTIL, bound).min(ZONE_UNTIL);
+            let before = moment
+                .checked_add(jiff::SignedDuration::from_nanos(1))
+                .unwrap_or(moment);
+            let bound =
+                |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_microsecond();
+            self.from = self
+                .zone
+                .preceding(before)
+                .next()
+                .map_or(ZONE_FROM, bound)
+                .max(ZONE_FROM);
+            self.until = self
+                .zone
+                .following(moment)
+                .next()
+                .map_or(ZONE_UNTIL, bound)
+                .min(ZONE_UNTIL);
             self.offset = offset;
         }
         offset
@@ -338,7 +363,7 @@ impl Zone {
     /// Microseconds UTC of a local time. Of a time that the clock shows twice
     /// it is the later one, a time that it never shows counts with the offset
     /// before the change; both as PostgreSQL has it.
-    pub(super) fn to_utc(&mut self, local: i64) -> Option<i64> {
+    pub(super) fn utc_of(&mut self, local: i64) -> Option<i64> {
         // The offsets a day before and after are the two that may apply.
         let before = self.offset(local.saturating_sub(MICROS_PER_DAY));
         let after = self.offset(local.saturating_add(MICROS_PER_DAY));
@@ -357,7 +382,10 @@ mod tests {
 
     #[test]
     fn days_and_dates_agree_both_ways_over_duckdbs_whole_range() {
-        for days in (-2_147_483_000..2_147_483_000i32).step_by(100_003).chain(-800_000..100_000) {
+        for days in (-2_147_483_000..2_147_483_000i32)
+            .step_by(100_003)
+            .chain(-800_000..100_000)
+        {
             let (year, month, day) = civil(days);
             assert!((1..=12).contains(&month) && (1..=31).contains(&day), "{days}");
             assert_eq!(days_from_civil(year, month, day), i64::from(days));

@@ -189,7 +189,9 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, room: usize) {
-        let size = (self.at + room).max(2 * SPILL).max(self.bytes.len() + self.bytes.len() / 2);
+        let size = (self.at + room)
+            .max(2 * SPILL)
+            .max(self.bytes.len() + self.bytes.len() / 2);
         self.bytes.resize(size, 0);
     }
 }

@@ -38,9 +38,16 @@ impl Chunk {
     pub unsafe fn from_raw(raw: ffi::duckdb_data_chunk) -> Self {
         // SAFETY: `raw` is live by this function's contract.
         let (len, columns) = unsafe {
-            (ffi::duckdb_data_chunk_get_size(raw), ffi::duckdb_data_chunk_get_column_count(raw))
+            (
+                ffi::duckdb_data_chunk_get_size(raw),
+                ffi::duckdb_data_chunk_get_column_count(raw),
+            )
         };
-        Self { raw, len: len as usize, columns: columns as usize }
+        Self {
+            raw,
+            len: len as usize,
+            columns: columns as usize,
+        }
     }
 
     /// The number of rows.
@@ -198,7 +205,12 @@ impl<'a> Vector<'a> {
     unsafe fn new(raw: ffi::duckdb_vector, len: usize) -> Self {
         // SAFETY: `raw` is live.
         let layout = unsafe { Layout::of(raw) };
-        Self { raw, len, layout, chunk: PhantomData }
+        Self {
+            raw,
+            len,
+            layout,
+            chunk: PhantomData,
+        }
     }
 
     /// The number of rows.
@@ -502,7 +514,8 @@ mod tests {
     #[test]
     fn strings_on_both_sides_of_the_inline_length_read_alike() {
         let database = Database::open();
-        let chunk = database.chunk("select case when i = 3 then null else repeat('é', i) end from range(20) t(i)");
+        let chunk =
+            database.chunk("select case when i = 3 then null else repeat('é', i) end from range(20) t(i)");
         let strings = chunk.column(0).strings().unwrap();
         for row in 0..20 {
             let expected = (row != 3).then(|| "é".repeat(row));
@@ -528,15 +541,33 @@ mod tests {
             let (entries, child) = chunk.column(1).list().unwrap();
             let child = child.values::<i32>().unwrap();
             for (row, entry) in entries.iter().enumerate() {
-                assert_eq!(&child[entry.offset as usize..][..entry.length as usize], [7, 8, 9]);
+                assert_eq!(
+                    &child[entry.offset as usize..][..entry.length as usize],
+                    [7, 8, 9]
+                );
                 let c = chunk.column(0).field(2).unwrap().strings().unwrap().get(row);
                 assert_eq!(c, ((total + row) % 2 == 0).then_some(&b"const"[..]));
             }
             let (size, pairs) = chunk.column(2).array().unwrap();
             assert_eq!((size, pairs.len()), (2, 2 * chunk.len()));
-            assert!(pairs.values::<i64>().unwrap().iter().step_by(2).all(|value| *value == 1));
+            assert!(
+                pairs
+                    .values::<i64>()
+                    .unwrap()
+                    .iter()
+                    .step_by(2)
+                    .all(|value| *value == 1)
+            );
             let (_, entries) = chunk.column(3).list().unwrap();
-            assert!(entries.field(1).unwrap().values::<i32>().unwrap().iter().all(|value| *value == 1));
+            assert!(
+                entries
+                    .field(1)
+                    .unwrap()
+                    .values::<i32>()
+                    .unwrap()
+                    .iter()
+                    .all(|value| *value == 1)
+            );
             total += chunk.len();
         }
     }

@@ -20,8 +20,14 @@ impl Database {
         let mut connection = ptr::null_mut();
         // SAFETY: out pointers to locals; a null path is an instance in memory.
         unsafe {
-            assert_eq!(ffi::duckdb_open(ptr::null(), &mut database), ffi::duckdb_state_DuckDBSuccess);
-            assert_eq!(ffi::duckdb_connect(database, &mut connection), ffi::duckdb_state_DuckDBSuccess);
+            assert_eq!(
+                ffi::duckdb_open(ptr::null(), &mut database),
+                ffi::duckdb_state_DuckDBSuccess
+            );
+            assert_eq!(
+                ffi::duckdb_connect(database, &mut connection),
+                ffi::duckdb_state_DuckDBSuccess
+            );
         }
         Self { database, connection }
     }
@@ -41,7 +47,10 @@ impl Database {
             if ffi::duckdb_prepare(self.connection, text.as_ptr(), &mut statement)
                 != ffi::duckdb_state_DuckDBSuccess
             {
-                panic!("{sql}: {:?}", CStr::from_ptr(ffi::duckdb_prepare_error(statement)));
+                panic!(
+                    "{sql}: {:?}",
+                    CStr::from_ptr(ffi::duckdb_prepare_error(statement))
+                );
             }
             for (index, value) in parameters.iter().enumerate() {
                 ffi::duckdb_bind_value(statement, index as u64 + 1, value.as_raw());
@@ -50,7 +59,10 @@ impl Database {
             let state = ffi::duckdb_execute_prepared_streaming(statement, result.as_mut_ptr());
             let mut result = result.assume_init();
             if state != ffi::duckdb_state_DuckDBSuccess {
-                panic!("{sql}: {:?}", CStr::from_ptr(ffi::duckdb_result_error(&mut result)));
+                panic!(
+                    "{sql}: {:?}",
+                    CStr::from_ptr(ffi::duckdb_result_error(&mut result))
+                );
             }
             let types = (0..ffi::duckdb_column_count(&mut result))
                 .map(|index| {

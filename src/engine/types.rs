@@ -214,8 +214,10 @@ impl LogicalType {
                     ffi::duckdb_create_map_type(key.as_raw(), value.as_raw())
                 }
                 Self::Struct(fields) | Self::Union(fields) => {
-                    let types: Vec<RawType> =
-                        fields.iter().map(|(_, field)| field.to_raw()).collect::<Option<_>>()?;
+                    let types: Vec<RawType> = fields
+                        .iter()
+                        .map(|(_, field)| field.to_raw())
+                        .collect::<Option<_>>()?;
                     let mut types_raw: Vec<_> = types.iter().map(RawType::as_raw).collect();
                     let names = c_strings(fields.iter().map(|(name, _)| name))?;
                     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -237,7 +239,9 @@ impl LogicalType {
 }
 
 fn c_strings<'a>(strings: impl Iterator<Item = &'a String>) -> Option<Vec<CString>> {
-    strings.map(|string| CString::new(string.as_bytes()).ok()).collect()
+    strings
+        .map(|string| CString::new(string.as_bytes()).ok())
+        .collect()
 }
 
 /// Copies a string that DuckDB allocated and frees it; empty for null.
@@ -355,12 +359,45 @@ mod tests {
     fn every_type_survives_the_way_to_duckdb_and_back_and_its_sql_name_is_accepted() {
         let database = Database::open();
         let names = [
-            "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
-            "UBIGINT", "UHUGEINT", "BIGNUM", "FLOAT", "DOUBLE", "DECIMAL(4,1)", "DECIMAL(38,10)", "VARCHAR",
-            "JSON", "BLOB", "BIT", "UUID", "ENUM('a', 'it''s')", "DATE", "TIME", "TIME_NS", "TIME WITH TIME ZONE",
-            "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE", "INTERVAL",
-            "INTEGER[]", "VARCHAR[][]", "FLOAT[3]", "STRUCT(\"a\" INTEGER, \"b \"\"c\"\"\" VARCHAR[])",
-            "MAP(VARCHAR, DATE)", "UNION(\"num\" INTEGER, \"str\" VARCHAR)", "VARIANT",
+            "BOOLEAN",
+            "TINYINT",
+            "SMALLINT",
+            "INTEGER",
+            "BIGINT",
+            "HUGEINT",
+            "UTINYINT",
+            "USMALLINT",
+            "UINTEGER",
+            "UBIGINT",
+            "UHUGEINT",
+            "BIGNUM",
+            "FLOAT",
+            "DOUBLE",
+            "DECIMAL(4,1)",
+            "DECIMAL(38,10)",
+            "VARCHAR",
+            "JSON",
+            "BLOB",
+            "BIT",
+            "UUID",
+            "ENUM('a', 'it''s')",
+            "DATE",
+            "TIME",
+            "TIME_NS",
+            "TIME WITH TIME ZONE",
+            "TIMESTAMP",
+            "TIMESTAMP_S",
+            "TIMESTAMP_MS",
+            "TIMESTAMP_NS",
+            "TIMESTAMP WITH TIME ZONE",
+            "INTERVAL",
+            "INTEGER[]",
+            "VARCHAR[][]",
+            "FLOAT[3]",
+            "STRUCT(\"a\" INTEGER, \"b \"\"c\"\"\" VARCHAR[])",
+            "MAP(VARCHAR, DATE)",
+            "UNION(\"num\" INTEGER, \"str\" VARCHAR)",
+            "VARIANT",
         ];
         for name in names {
             let (types, _) = database.query(&format!("select null::{name} as x"));

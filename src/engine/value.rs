@@ -76,7 +76,12 @@ impl Value {
     pub fn varchar(text: &str) -> Self {
         // SAFETY: pointer and length belong together; valid UTF-8, so DuckDB
         // does not answer null.
-        unsafe { Self::adopt(ffi::duckdb_create_varchar_length(text.as_ptr().cast(), text.len() as u64)) }
+        unsafe {
+            Self::adopt(ffi::duckdb_create_varchar_length(
+                text.as_ptr().cast(),
+                text.len() as u64,
+            ))
+        }
     }
 
     /// A DECIMAL of `width` digits, `scale` of them after the point. `None`
@@ -87,7 +92,11 @@ impl Value {
             && scale <= width
             && unscaled.unsigned_abs() < 10u128.pow(u32::from(width));
         fits.then(|| {
-            let value = ffi::duckdb_decimal { width, scale, value: huge(unscaled) };
+            let value = ffi::duckdb_decimal {
+                width,
+                scale,
+                value: huge(unscaled),
+            };
             // SAFETY: plain data; width and scale were checked.
             unsafe { Self::adopt(ffi::duckdb_create_decimal(value)) }
         })
@@ -97,7 +106,11 @@ impl Value {
     /// offset in seconds east of UTC, between ±15:59:59.
     pub fn time_tz(micros: i64, offset: i32) -> Self {
         // SAFETY: plain data.
-        unsafe { Self::adopt(ffi::duckdb_create_time_tz_value(ffi::duckdb_create_time_tz(micros, offset))) }
+        unsafe {
+            Self::adopt(ffi::duckdb_create_time_tz_value(ffi::duckdb_create_time_tz(
+                micros, offset,
+            )))
+        }
     }
 
     /// A BIT string of at least one bit; `bytes` holds `bits` bits, the first
@@ -117,7 +130,10 @@ impl Value {
             packed.push(carry | (byte >> padding));
             carry = byte.checked_shl(8 - padding as u32).unwrap_or(0);
         }
-        let raw = ffi::duckdb_bit { data: packed.as_mut_ptr(), size: packed.len() as u64 };
+        let raw = ffi::duckdb_bit {
+            data: packed.as_mut_ptr(),
+            size: packed.len() as u64,
+        };
         // SAFETY: pointer and length belong together; DuckDB copies.
         Some(unsafe { Self::adopt(ffi::duckdb_create_bit(raw)) })
     }
@@ -200,11 +216,17 @@ impl std::fmt::Debug for Value {
 }
 
 fn huge(value: i128) -> ffi::duckdb_hugeint {
-    ffi::duckdb_hugeint { lower: value as u64, upper: (value >> 64) as i64 }
+    ffi::duckdb_hugeint {
+        lower: value as u64,
+        upper: (value >> 64) as i64,
+    }
 }
 
 fn unsigned_huge(value: u128) -> ffi::duckdb_uhugeint {
-    ffi::duckdb_uhugeint { lower: value as u64, upper: (value >> 64) as u64 }
+    ffi::duckdb_uhugeint {
+        lower: value as u64,
+        upper: (value >> 64) as u64,
+    }
 }
 
 #[cfg(test)]
@@ -216,15 +238,31 @@ mod tests {
     fn values_have_the_type_and_the_content_that_their_constructor_says() {
         let cases = [
             (Value::boolean(true), "BOOLEAN", "true"),
-            (Value::hugeint(i128::MIN + 1), "HUGEINT", "-170141183460469231731687303715884105727"),
-            (Value::uhugeint(u128::MAX), "UHUGEINT", "340282366920938463463374607431768211455"),
+            (
+                Value::hugeint(i128::MIN + 1),
+                "HUGEINT",
+                "-170141183460469231731687303715884105727",
+            ),
+            (
+                Value::uhugeint(u128::MAX),
+                "UHUGEINT",
+                "340282366920938463463374607431768211455",
+            ),
             (Value::decimal(-12345, 9, 2).unwrap(), "DECIMAL(9,2)", "-123.45"),
-            (Value::uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), "UUID", "01234567-89ab-cdef-0123-456789abcdef"),
+            (
+                Value::uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+                "UUID",
+                "01234567-89ab-cdef-0123-456789abcdef",
+            ),
             (Value::varchar("it's"), "VARCHAR", "it's"),
             (Value::bit(&[0b1010_0000], 3).unwrap(), "BIT", "101"),
             (Value::bit(&[0xff, 0x01], 16).unwrap(), "BIT", "1111111100000001"),
             (Value::bit(&[0xab, 0xc0], 10).unwrap(), "BIT", "1010101111"),
-            (Value::time_tz(3_600_000_000, -19_800), "TIME WITH TIME ZONE", "01:00:00-05:30"),
+            (
+                Value::time_tz(3_600_000_000, -19_800),
+                "TIME WITH TIME ZONE",
+                "01:00:00-05:30",
+            ),
             (Value::date(i32::MAX), "DATE", "infinity"),
         ];
         let database = Database::open();
@@ -232,7 +270,11 @@ mod tests {
             assert_eq!(value.logical_type().to_string(), name);
             let (_, chunks) = database.query_with("select $1::varchar", &[value]);
             let strings = chunks[0].column(0).strings().unwrap();
-            assert_eq!(std::str::from_utf8(strings.get(0).unwrap()).unwrap(), text, "{name}");
+            assert_eq!(
+                std::str::from_utf8(strings.get(0).unwrap()).unwrap(),
+                text,
+                "{name}"
+            );
         }
         assert!(Value::decimal(100, 2, 0).is_none());
         assert!(Value::decimal(1, 39, 0).is_none());
@@ -252,14 +294,23 @@ mod tests {
             assert_eq!(null.logical_type(), logical);
             assert_eq!(format!("{null:?}"), "NULL");
         }
-        assert_eq!(Value::null_of(&LogicalType::Unknown).logical_type(), LogicalType::SqlNull);
+        assert_eq!(
+            Value::null_of(&LogicalType::Unknown).logical_type(),
+            LogicalType::SqlNull
+        );
     }
 
     #[test]
     fn a_list_holds_its_elements_in_the_type_of_the_list() {
-        let list =
-            Value::list(&LogicalType::BigInt, &[Value::integer(1), Value::null(), Value::bigint(3)]).unwrap();
-        assert_eq!(list.logical_type(), LogicalType::List(Box::new(LogicalType::BigInt)));
+        let list = Value::list(
+            &LogicalType::BigInt,
+            &[Value::integer(1), Value::null(), Value::bigint(3)],
+        )
+        .unwrap();
+        assert_eq!(
+            list.logical_type(),
+            LogicalType::List(Box::new(LogicalType::BigInt))
+        );
         assert!(Value::list(&LogicalType::Unknown, &[]).is_none());
         assert!(Value::list(&LogicalType::Integer, &[Value::varchar("x")]).is_none());
     }

@@ -58,7 +58,15 @@ impl CopyEncoder {
             }
             let field = w.position();
             w.bytes(name.as_bytes());
-            finish(w, field, &self.options, &self.special, false, names.len() == 1, &mut self.context.scratch);
+            finish(
+                w,
+                field,
+                &self.options,
+                &self.special,
+                false,
+                names.len() == 1,
+                &mut self.context.scratch,
+            );
         }
         w.byte(b'\n');
         w.end_message(mark);
@@ -71,7 +79,12 @@ impl CopyEncoder {
     ///
     /// # Panics
     /// When the chunk has fewer rows or columns than were asked for.
-    pub fn encode(&mut self, chunk: &Chunk, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode(
+        &mut self,
+        chunk: &Chunk,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
         let options = &self.options;
         // Numbers and dates have no special byte, unless the delimiter is one
         // that they are made of.
@@ -83,7 +96,8 @@ impl CopyEncoder {
             .map(|(index, logical)| {
                 let column = Column::resolve(chunk.column(index), logical)?;
                 let force = options.force_quote.has(index);
-                let as_is = plain_delimiter && !force && is_plain(&column.data) && is_no_number(&options.null);
+                let as_is =
+                    plain_delimiter && !force && is_plain(&column.data) && is_no_number(&options.null);
                 Ok((column, as_is, force))
             })
             .collect::<Result<Vec<_>, EncodeError>>()?;
@@ -108,7 +122,15 @@ impl CopyEncoder {
                 }
                 if !as_is {
                     let alone = columns.len() == 1;
-                    finish(w, field, options, &self.special, *force, alone, &mut self.context.scratch);
+                    finish(
+                        w,
+                        field,
+                        options,
+                        &self.special,
+                        *force,
+                        alone,
+                        &mut self.context.scratch,
+                    );
                 }
             }
             w.byte(b'\n');

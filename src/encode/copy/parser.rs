@@ -251,8 +251,16 @@ impl CopyParser {
         self.state == State::Done
     }
 
+    /// The line that is being read, from 1.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
     fn error(&self, message: impl Into<String>) -> EncodeError {
-        EncodeError::Copy { line: self.line, message: message.into() }
+        EncodeError::Copy {
+            line: self.line,
+            message: message.into(),
+        }
     }
 
     /// Notes raw bytes of a field for the comparison with the null string.
@@ -389,14 +397,16 @@ impl CopyParser {
         let mut null = self.maybe_null && self.raw == self.options.null.len();
         if self.quoted {
             // Only FORCE_NULL looks for the null string in quotes.
-            null = self.options.force_null.has(column)
-                && self.row[start..] == *self.options.null.as_bytes();
+            null = self.options.force_null.has(column) && self.row[start..] == *self.options.null.as_bytes();
         }
         null &= !(self.options.format == CopyFormat::Csv && self.options.force_not_null.has(column));
         if null {
             self.row.truncate(start);
         }
-        self.fields.push(Field { end: self.row.len(), null });
+        self.fields.push(Field {
+            end: self.row.len(),
+            null,
+        });
         self.raw = 0;
         self.maybe_null = true;
         self.quoted = false;
@@ -427,9 +437,10 @@ impl CopyParser {
             self.check_utf8()?;
             let base = rows.bytes.len();
             rows.bytes.extend_from_slice(&self.row);
-            rows.fields.extend(
-                self.fields.iter().map(|field| Field { end: base + field.end, null: field.null }),
-            );
+            rows.fields.extend(self.fields.iter().map(|field| Field {
+                end: base + field.end,
+                null: field.null,
+            }));
         }
         self.row.clear();
         self.fields.clear();
@@ -471,8 +482,12 @@ impl CopyParser {
             let bytes = &self.row[start..field.end];
             start = field.end;
             if std::str::from_utf8(bytes).is_err() || bytes.contains(&0) {
-                let at = std::str::from_utf8(bytes).map_err(|error| error.valid_up_to()).err();
-                let at = at.or_else(|| bytes.iter().position(|byte| *byte == 0)).unwrap_or(0);
+                let at = std::str::from_utf8(bytes)
+                    .map_err(|error| error.valid_up_to())
+                    .err();
+                let at = at
+                    .or_else(|| bytes.iter().position(|byte| *byte == 0))
+                    .unwrap_or(0);
                 let message = format!("0x{:02x}, COPY line {}", bytes[at], self.line);
                 return Err(EncodeError::InvalidUtf8(message));
             }

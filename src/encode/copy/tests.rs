@@ -25,14 +25,22 @@ fn lines(sql: &str, options: CopyOptions) -> String {
 
 type Row = Vec<Option<String>>;
 
-fn parse_cut(options: &CopyOptions, columns: usize, text: &[u8], cut: usize) -> Result<Vec<Row>, EncodeError> {
+fn parse_cut(
+    options: &CopyOptions,
+    columns: usize,
+    text: &[u8],
+    cut: usize,
+) -> Result<Vec<Row>, EncodeError> {
     let names = (0..columns).map(|index| format!("c{index}")).collect();
     let mut parser = CopyParser::new(options.clone(), names)?;
     let mut found = Vec::new();
     let mut rows = CopyRows::default();
     let mut drain = |rows: &mut CopyRows| {
         for row in 0..rows.len() {
-            let field = |column| rows.field(row, column).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+            let field = |column| {
+                rows.field(row, column)
+                    .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+            };
             found.push((0..columns).map(field).collect());
         }
         rows.clear();
@@ -50,7 +58,11 @@ fn parse_cut(options: &CopyOptions, columns: usize, text: &[u8], cut: usize) -> 
 fn parse(options: &CopyOptions, columns: usize, text: &str) -> Result<Vec<Row>, EncodeError> {
     let whole = parse_cut(options, columns, text.as_bytes(), text.len());
     for cut in 1..8 {
-        assert_eq!(parse_cut(options, columns, text.as_bytes(), cut), whole, "{text:?} cut by {cut}");
+        assert_eq!(
+            parse_cut(options, columns, text.as_bytes(), cut),
+            whole,
+            "{text:?} cut by {cut}"
+        );
     }
     whole
 }
@@ -69,32 +81,64 @@ fn csv() -> CopyOptions {
 
 #[test]
 fn text_lines_escape_what_postgresql_escapes() {
-    let sql = r"select 1, e'a\tb\nc\\d\re\bf' || chr(11) || e'g\fh', null, '\x00\xFF'::blob, 'x|y', [e'a\\b', 'c']";
+    let sql =
+        r"select 1, e'a\tb\nc\\d\re\bf' || chr(11) || e'g\fh', null, '\x00\xFF'::blob, 'x|y', [e'a\\b', 'c']";
     assert_eq!(
         lines(sql, text()),
         "1\ta\\tb\\nc\\\\d\\re\\bf\\vg\\fh\t\\N\t\\\\x00ff\tx|y\t{\"a\\\\\\\\b\",c}\n"
     );
-    let bars = CopyOptions { delimiter: b'|', null: "NULL".to_owned(), ..text() };
+    let bars = CopyOptions {
+        delimiter: b'|',
+        null: "NULL".to_owned(),
+        ..text()
+    };
     assert_eq!(lines("select 'x|y', null, e'a\\tb'", bars), "x\\|y|NULL|a\\tb\n");
-    let dashes = CopyOptions { delimiter: b'-', ..text() };
-    assert_eq!(lines("select -1, date '2024-01-02'", dashes), "\\-1-2024\\-01\\-02\n");
+    let dashes = CopyOptions {
+        delimiter: b'-',
+        ..text()
+    };
+    assert_eq!(
+        lines("select -1, date '2024-01-02'", dashes),
+        "\\-1-2024\\-01\\-02\n"
+    );
 }
 
 #[test]
 fn csv_lines_quote_what_postgresql_quotes() {
     let sql = r#"select 1, 'a,b', 'say "hi"', e'two\nlines', '', null, 'plain', ' x ', '\.'"#;
-    assert_eq!(lines(sql, csv()), "1,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",\"\",,plain, x ,\\.\n");
+    assert_eq!(
+        lines(sql, csv()),
+        "1,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",\"\",,plain, x ,\\.\n"
+    );
     assert_eq!(lines("select '\\.'", csv()), "\"\\.\"\n");
-    let forced = CopyOptions { force_quote: ForceColumns::Some(vec![0]), ..csv() };
-    assert_eq!(lines("select 1, 2, 'x' union all select null, 3, 'y'", forced), "\"1\",2,x\n,3,y\n");
-    let odd = CopyOptions { quote: b'\'', escape: b'\\', null: "1".to_owned(), ..csv() };
-    assert_eq!(lines(r"select 'it''s', 'a\b', 'x,\', 1", odd), "'it\\'s',a\\b,'x,\\\\','1'\n");
+    let forced = CopyOptions {
+        force_quote: ForceColumns::Some(vec![0]),
+        ..csv()
+    };
+    assert_eq!(
+        lines("select 1, 2, 'x' union all select null, 3, 'y'", forced),
+        "\"1\",2,x\n,3,y\n"
+    );
+    let odd = CopyOptions {
+        quote: b'\'',
+        escape: b'\\',
+        null: "1".to_owned(),
+        ..csv()
+    };
+    assert_eq!(
+        lines(r"select 'it''s', 'a\b', 'x,\', 1", odd),
+        "'it\\'s',a\\b,'x,\\\\','1'\n"
+    );
 }
 
 #[test]
 fn a_header_has_the_names() {
-    let mut encoder =
-        CopyEncoder::new(&[LogicalType::Integer, LogicalType::Integer], csv(), &Settings::default()).unwrap();
+    let mut encoder = CopyEncoder::new(
+        &[LogicalType::Integer, LogicalType::Integer],
+        csv(),
+        &Settings::default(),
+    )
+    .unwrap();
     let mut out = Vec::new();
     encoder.header(&["id", "a,b"], &mut out);
     assert_eq!(out, b"d\0\0\0\x0did,\"a,b\"\n");
@@ -105,17 +149,29 @@ fn text_is_read_with_all_its_escapes() {
     let rows = parse(&text(), 3, "1\tab\\tc\\\\d\t\\N\n\\101\\x42\\x4g\\q\t\t\\\\N\n").unwrap();
     assert_eq!(
         rows,
-        [row([Some("1"), Some("ab\tc\\d"), None]), row([Some("AB\u{4}gq"), Some(""), Some("\\N")])]
+        [
+            row([Some("1"), Some("ab\tc\\d"), None]),
+            row([Some("AB\u{4}gq"), Some(""), Some("\\N")])
+        ]
     );
-    assert_eq!(parse(&text(), 1, "a\\\nb\nc").unwrap(), [row([Some("a\nb")]), row([Some("c")])]);
+    assert_eq!(
+        parse(&text(), 1, "a\\\nb\nc").unwrap(),
+        [row([Some("a\nb")]), row([Some("c")])]
+    );
     assert_eq!(parse(&text(), 1, "a\n\\.\nrest").unwrap(), [row([Some("a")])]);
     assert_eq!(parse(&text(), 1, "a\n\\.").unwrap(), [row([Some("a")])]);
     assert_eq!(parse(&text(), 2, "a\tb\r\nc\td\r\n").unwrap().len(), 2);
     assert_eq!(parse(&text(), 2, "a\tb\rc\td\r").unwrap().len(), 2);
-    assert_eq!(parse(&text(), 1, "\n\n").unwrap(), [row([Some("")]), row([Some("")])]);
+    assert_eq!(
+        parse(&text(), 1, "\n\n").unwrap(),
+        [row([Some("")]), row([Some("")])]
+    );
     assert_eq!(parse(&text(), 1, "").unwrap().len(), 0);
     assert_eq!(parse(&text(), 1, "\\303\\251\n").unwrap(), [row([Some("é")])]);
-    let named = CopyOptions { null: "nil".to_owned(), ..text() };
+    let named = CopyOptions {
+        null: "nil".to_owned(),
+        ..text()
+    };
     assert_eq!(
         parse(&named, 4, "nil\tnilx\tni\tn\\il\n").unwrap(),
         [row([None, Some("nilx"), Some("ni"), Some("nil")])]
@@ -127,20 +183,42 @@ fn csv_is_read_with_quotes_and_lines_in_quotes() {
     let rows = parse(&csv(), 3, "1,\"a,\"\"b\"\"\nc\",\r\n\"\",x\"y,z\"w,\" \"\r\n").unwrap();
     assert_eq!(
         rows,
-        [row([Some("1"), Some("a,\"b\"\nc"), None]), row([Some(""), Some("xy,zw"), Some(" ")])]
+        [
+            row([Some("1"), Some("a,\"b\"\nc"), None]),
+            row([Some(""), Some("xy,zw"), Some(" ")])
+        ]
     );
     assert_eq!(parse(&csv(), 1, "a\n\\.\nrest").unwrap(), [row([Some("a")])]);
-    assert_eq!(parse(&csv(), 1, "\"\\.\"\n\"x\"").unwrap(), [row([Some("\\.")]), row([Some("x")])]);
-    let odd = CopyOptions { quote: b'\'', escape: b'\\', ..csv() };
-    assert_eq!(parse(&odd, 2, "'it\\'s \\\\ \\n','x'\n").unwrap(), [row([Some("it's \\ \\n"), Some("x")])]);
-    let header = CopyOptions { header: CopyHeader::On, ..csv() };
-    assert_eq!(parse(&header, 2, "what,ever,this,is\n1,2\n").unwrap(), [row([Some("1"), Some("2")])]);
+    assert_eq!(
+        parse(&csv(), 1, "\"\\.\"\n\"x\"").unwrap(),
+        [row([Some("\\.")]), row([Some("x")])]
+    );
+    let odd = CopyOptions {
+        quote: b'\'',
+        escape: b'\\',
+        ..csv()
+    };
+    assert_eq!(
+        parse(&odd, 2, "'it\\'s \\\\ \\n','x'\n").unwrap(),
+        [row([Some("it's \\ \\n"), Some("x")])]
+    );
+    let header = CopyOptions {
+        header: CopyHeader::On,
+        ..csv()
+    };
+    assert_eq!(
+        parse(&header, 2, "what,ever,this,is\n1,2\n").unwrap(),
+        [row([Some("1"), Some("2")])]
+    );
     let forced = CopyOptions {
         force_null: ForceColumns::Some(vec![0]),
         force_not_null: ForceColumns::Some(vec![1]),
         ..csv()
     };
-    assert_eq!(parse(&forced, 3, "\"\",,\n").unwrap(), [row([None, Some(""), None])]);
+    assert_eq!(
+        parse(&forced, 3, "\"\",,\n").unwrap(),
+        [row([None, Some(""), None])]
+    );
 }
 
 #[test]
@@ -150,28 +228,67 @@ fn errors_name_the_line() {
         assert!(matches!(error.sqlstate(), "22P04" | "22021"), "{error}");
         error.to_string()
     };
-    assert_eq!(message(&text(), "a\tb\nc\n"), "COPY, line 2: missing data for column \"c1\"");
-    assert_eq!(message(&text(), "a\tb\tc\n"), "COPY, line 1: extra data after last expected column");
-    assert_eq!(message(&csv(), "a,b\n\"x\ny\n"), "COPY, line 4: unterminated CSV quoted field");
-    assert_eq!(message(&text(), "a\tb\nc\td\\.\n"), "COPY, line 2: end-of-copy marker corrupt");
-    assert_eq!(message(&text(), "a\tb\nc\td\r\n"), "COPY, line 2: literal carriage return found in data");
-    assert_eq!(message(&csv(), "a,b\r\nc,d\n"), "COPY, line 2: unquoted newline found in data");
+    assert_eq!(
+        message(&text(), "a\tb\nc\n"),
+        "COPY, line 2: missing data for column \"c1\""
+    );
+    assert_eq!(
+        message(&text(), "a\tb\tc\n"),
+        "COPY, line 1: extra data after last expected column"
+    );
+    assert_eq!(
+        message(&csv(), "a,b\n\"x\ny\n"),
+        "COPY, line 4: unterminated CSV quoted field"
+    );
+    assert_eq!(
+        message(&text(), "a\tb\nc\td\\.\n"),
+        "COPY, line 2: end-of-copy marker corrupt"
+    );
+    assert_eq!(
+        message(&text(), "a\tb\nc\td\r\n"),
+        "COPY, line 2: literal carriage return found in data"
+    );
+    assert_eq!(
+        message(&csv(), "a,b\r\nc,d\n"),
+        "COPY, line 2: unquoted newline found in data"
+    );
     assert!(message(&text(), "a\tb\nc\t\\377\n").contains("line 2"));
-    let matching = CopyOptions { header: CopyHeader::Match, ..csv() };
+    let matching = CopyOptions {
+        header: CopyHeader::Match,
+        ..csv()
+    };
     assert!(message(&matching, "c0,x\n").contains("field 2: got \"x\", expected \"c1\""));
     assert_eq!(parse(&matching, 2, "c0,c1\n1,2\n").unwrap().len(), 1);
-    let small = CopyOptions { row_limit: 10, ..text() };
+    let small = CopyOptions {
+        row_limit: 10,
+        ..text()
+    };
     assert!(message(&small, "a\tb\n12345678901234\tx\n").contains("line 2: row is larger than 10 bytes"));
 }
 
 #[test]
 fn options_that_cannot_stand_together_are_refused() {
     for options in [
-        CopyOptions { delimiter: b'\n', ..text() },
-        CopyOptions { delimiter: b'a', ..text() },
-        CopyOptions { delimiter: b'"', ..csv() },
-        CopyOptions { null: "a,b".to_owned(), ..csv() },
-        CopyOptions { null: "a\nb".to_owned(), ..text() },
+        CopyOptions {
+            delimiter: b'\n',
+            ..text()
+        },
+        CopyOptions {
+            delimiter: b'a',
+            ..text()
+        },
+        CopyOptions {
+            delimiter: b'"',
+            ..csv()
+        },
+        CopyOptions {
+            null: "a,b".to_owned(),
+            ..csv()
+        },
+        CopyOptions {
+            null: "a\nb".to_owned(),
+            ..text()
+        },
     ] {
         assert_eq!(options.check().unwrap_err().sqlstate(), "22023");
     }

@@ -20,7 +20,12 @@ pub(super) fn read(element: &Kind, text: &str, settings: &Settings) -> Result<Da
         }
         body = text::trim(rest);
     }
-    let mut reader = Reader { rest: body.as_bytes(), element, settings, text };
+    let mut reader = Reader {
+        rest: body.as_bytes(),
+        element,
+        settings,
+        text,
+    };
     if reader.next() != Some(b'{') {
         return Err(malformed());
     }
@@ -89,7 +94,10 @@ impl Reader<'_> {
             }
         }
         // A level has lists or elements, not both.
-        let lists = elements.iter().filter(|element| matches!(element, Datum::List(..))).count();
+        let lists = elements
+            .iter()
+            .filter(|element| matches!(element, Datum::List(..)))
+            .count();
         match lists == 0 || lists == elements.len() {
             true => Ok(Datum::List(self.element.clone(), elements)),
             false => Err(self.malformed()),

@@ -3,9 +3,7 @@
 use super::kind::Kind;
 use super::numeric::Numeric;
 use super::{Datum, utf8};
-use crate::encode::time::{
-    DATE_INFINITY, EPOCH_DAYS, EPOCH_MICROS, MICROS_PER_DAY, TIMESTAMP_INFINITY,
-};
+use crate::encode::time::{DATE_INFINITY, EPOCH_DAYS, EPOCH_MICROS, MICROS_PER_DAY, TIMESTAMP_INFINITY};
 use crate::encode::{EncodeError, oid};
 use crate::engine::Interval;
 
@@ -89,7 +87,9 @@ pub(super) fn read(kind: &Kind, bytes: &[u8]) -> Result<Datum, EncodeError> {
 }
 
 fn exact<const N: usize>(kind: &Kind, bytes: &[u8]) -> Result<[u8; N], EncodeError> {
-    bytes.try_into().map_err(|_| EncodeError::InvalidBinary(kind.name()))
+    bytes
+        .try_into()
+        .map_err(|_| EncodeError::InvalidBinary(kind.name()))
 }
 
 fn time_of_day(micros: i64) -> Result<i64, EncodeError> {
@@ -116,12 +116,16 @@ fn array(element: &Kind, bytes: &[u8]) -> Result<Datum, EncodeError> {
     const KIND: &str = "array";
     let mut rest = bytes;
     let mut word = || -> Result<i32, EncodeError> {
-        let (word, tail) = rest.split_first_chunk::<4>().ok_or(EncodeError::InvalidBinary(KIND))?;
+        let (word, tail) = rest
+            .split_first_chunk::<4>()
+            .ok_or(EncodeError::InvalidBinary(KIND))?;
         rest = tail;
         Ok(i32::from_be_bytes(*word))
     };
     let invalid = EncodeError::InvalidBinary(KIND);
-    let dimensions = usize::try_from(word()?).ok().filter(|count| *count <= MAX_DIMENSIONS);
+    let dimensions = usize::try_from(word()?)
+        .ok()
+        .filter(|count| *count <= MAX_DIMENSIONS);
     let dimensions = dimensions.ok_or_else(|| invalid.clone())?;
     if !matches!(word()?, 0 | 1) {
         return Err(invalid);
@@ -136,11 +140,15 @@ fn array(element: &Kind, bytes: &[u8]) -> Result<Datum, EncodeError> {
         lengths.push(usize::try_from(word()?).map_err(|_| invalid.clone())?);
         word()?;
     }
-    let total = lengths.iter().try_fold(1usize, |total, length| total.checked_mul(*length));
+    let total = lengths
+        .iter()
+        .try_fold(1usize, |total, length| total.checked_mul(*length));
     let total = match lengths.is_empty() {
         true => 0,
         // Each element takes its length, four bytes, at least.
-        false => total.filter(|total| *total <= rest.len() / 4).ok_or_else(|| invalid.clone())?,
+        false => total
+            .filter(|total| *total <= rest.len() / 4)
+            .ok_or_else(|| invalid.clone())?,
     };
     let mut elements = Vec::with_capacity(total);
     for _ in 0..total {
@@ -164,7 +172,10 @@ fn array(element: &Kind, bytes: &[u8]) -> Result<Datum, EncodeError> {
         let mut lists = Vec::with_capacity(elements.len() / (*length).max(1));
         let mut elements_left = elements.into_iter().peekable();
         while elements_left.peek().is_some() {
-            lists.push(Datum::List(element.clone(), elements_left.by_ref().take(*length).collect()));
+            lists.push(Datum::List(
+                element.clone(),
+                elements_left.by_ref().take(*length).collect(),
+            ));
         }
         elements = lists;
     }

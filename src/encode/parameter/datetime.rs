@@ -84,8 +84,8 @@ pub(super) fn read(kind: &Kind, text: &str, settings: &Settings) -> Result<Datum
         (_, Some(local), Some(ZoneWord::Offset(east))) => {
             local.checked_sub(i64::from(*east) * MICROS_PER_SECOND)
         }
-        (_, Some(local), Some(ZoneWord::Named(zone))) => Zone::new(zone).to_utc(local),
-        (_, Some(local), None) => session.to_utc(local),
+        (_, Some(local), Some(ZoneWord::Named(zone))) => Zone::new(zone).utc_of(local),
+        (_, Some(local), None) => session.utc_of(local),
         (_, None, _) => None,
     };
     match micros.filter(|micros| TIMESTAMPS.contains(micros)) {
@@ -131,11 +131,15 @@ impl Parts {
             let result = if first == b'+' || (first == b'-' && index > 0) {
                 self.offset_word(word, text)
             } else if word.contains(':') {
-                self.clock(word, text).and_then(|()| Ok(self.micros.is_some()))
-            } else if first.is_ascii_digit() || word.split_once('-').is_some_and(|(name, _)| month(name).is_some()) {
+                self.clock(word, text)
+            } else if first.is_ascii_digit()
+                || word
+                    .split_once('-')
+                    .is_some_and(|(name, _)| month(name).is_some())
+            {
                 Ok(self.number(word, kind, textual_month))
             } else {
-                self.name(word, session, text)
+                self.name(word, session)
             };
             if !result? {
                 return Err(invalid());
@@ -181,7 +185,7 @@ impl Parts {
 
     fn offset(&self, moment: i64, session: &mut Zone) -> i32 {
         let at = |zone: &mut Zone| {
-            let utc = zone.to_utc(moment).unwrap_or(moment);
+            let utc = zone.utc_of(moment).unwrap_or(moment);
             zone.offset(utc)
         };
         match &self.zone {
@@ -304,52 +308,41 @@ impl Parts {
 
     /// `HHMMSS` and `HHMM`, with a fraction or none.
     fn compact_time(&mut self, digits: &str, fraction: &str) -> bool {
-        let Ok(number) = digits.parse::<u32>() else {
+        let (Ok(number), Some(fraction)) = (digits.parse::<u32>(), fraction_micros(fraction)) else {
             return false;
         };
         let number = if digits.len() == 4 { number * 100 } else { number };
-        self.time(number / 10_000, number / 100 % 100, number % 100, fraction) && self.micros.is_some()
+        let micros = time_of_day(number / 10_000, number / 100 % 100, number % 100, fraction);
+        micros.is_some() && self.set_time(micros)
     }
 
-    /// Sets the time of day; false when the fraction is none.
-    fn time(&mut self, hours: u32, minutes: u32, seconds: u32, fraction: &str) -> bool {
-        let Some(fraction) = fraction_micros(fraction) else {
-            return false;
-        };
-        if self.micros.is_some() {
-            return false;
-        }
-        // 24:00:00 ends a day, a 60th second counts into the next minute.
-        let whole = hours == 24 && minutes == 0 && seconds == 0 && fraction == 0;
-        if (hours < 24 || whole) && minutes < 60 && (seconds < 60 || (seconds == 60 && fraction == 0)) {
-            let seconds = i64::from(hours * 3600 + minutes * 60 + seconds);
-            self.micros = Some(seconds * MICROS_PER_SECOND + fraction);
-            return true;
-        }
-        // A time, but of no day: what follows finds no `micros`.
-        true
+    fn set_time(&mut self, micros: Option<i64>) -> bool {
+        let first = self.micros.is_none();
+        self.micros = micros;
+        first
     }
 
     /// `HH:MM` and `HH:MM:SS.fraction`.
-    fn clock(&mut self, word: &str, text: &str) -> Result<(), EncodeError> {
-        let invalid = || EncodeError::invalid_datetime("timestamp", text);
-        if self.micros.is_some() {
-            return Err(invalid());
-        }
+    fn clock(&mut self, word: &str, text: &str) -> Result<bool, EncodeError> {
         let (clock, fraction) = word.split_once('.').unwrap_or((word, ""));
+        let Some(fraction) = fraction_micros(fraction) else {
+            return Ok(false);
+        };
         let mut fields = [0u32; 3];
         let mut count = 0;
         for digits in clock.split(':') {
-            let place = fields.get_mut(count).ok_or_else(invalid)?;
             let valid = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-            *place = digits.parse().ok().filter(|_| valid).ok_or_else(invalid)?;
+            match (fields.get_mut(count), digits.parse()) {
+                (Some(place), Ok(number)) if valid => *place = number,
+                _ => return Ok(false),
+            }
             count += 1;
         }
-        if count < 2 || !self.time(fields[0], fields[1], fields[2], fraction) {
-            return Err(invalid());
+        if count < 2 {
+            return Ok(false);
         }
-        match self.micros {
-            Some(_) => Ok(()),
+        match time_of_day(fields[0], fields[1], fields[2], fraction) {
+            Some(micros) => Ok(self.set_time(Some(micros))),
             None => Err(EncodeError::DatetimeFieldOutOfRange(excerpt(text))),
         }
     }
@@ -396,7 +389,7 @@ impl Parts {
     }
 
     /// A word of letters.
-    fn name(&mut self, word: &str, session: &mut Zone, text: &str) -> Result<bool, EncodeError> {
+    fn name(&mut self, word: &str, session: &mut Zone) -> Result<bool, EncodeError> {
         if let Some(number) = month(word) {
             return Ok(self.month.replace(number).is_none());
         }
@@ -406,6 +399,8 @@ impl Parts {
             "am" => self.afternoon = Some(false),
             "pm" => self.afternoon = Some(true),
             "t" | "at" | "on" | "," => {}
+            // jiff has a zone of this name, PostgreSQL has none.
+            "unknown" => return Ok(false),
             "z" | "zulu" | "utc" | "gmt" | "ut" => {
                 return Ok(self.zone.replace(ZoneWord::Offset(0)).is_none());
             }
@@ -426,7 +421,9 @@ impl Parts {
                     self.micros = Some(local.rem_euclid(MICROS_PER_DAY));
                 }
             }
-            word if WEEKDAYS.iter().any(|day| word.len() >= 3 && day.starts_with(word)) => {}
+            word if WEEKDAYS
+                .iter()
+                .any(|day| word.len() >= 3 && day.starts_with(word)) => {}
             word => {
                 let zone = match ABBREVIATIONS.binary_search_by_key(&word, |(name, _)| name) {
                     Ok(index) => ZoneWord::Offset(ABBREVIATIONS[index].1 * 900),
@@ -438,12 +435,20 @@ impl Parts {
                         Err(_) => return Ok(false),
                     },
                 };
-                let _ = text;
                 return Ok(self.zone.replace(zone).is_none());
             }
         }
         Ok(true)
     }
+}
+
+/// Microseconds since midnight. 24:00:00 ends a day, and a 60th second counts
+/// into the next minute; other numbers are of no day.
+fn time_of_day(hours: u32, minutes: u32, seconds: u32, fraction: i64) -> Option<i64> {
+    let end = hours == 24 && minutes == 0 && seconds == 0 && fraction == 0;
+    let seconds_valid = seconds < 60 || (seconds == 60 && fraction == 0);
+    ((hours < 24 || end) && minutes < 60 && seconds_valid)
+        .then(|| i64::from(hours * 3600 + minutes * 60 + seconds) * MICROS_PER_SECOND + fraction)
 }
 
 /// Microseconds of the digits behind a point, rounded at the seventh.
@@ -509,7 +514,9 @@ fn split(text: &str) -> Option<Vec<&str>> {
                 }
                 // Names of zones have more in them: `america/port-au-prince`, `etc/gmt+5`.
                 if bytes.get(at) == Some(&b'/') || bytes.get(at) == Some(&b'_') {
-                    at = run(at, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'));
+                    at = run(at, &|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+')
+                    });
                 }
                 // `jan.`, and the `t` between date and time.
                 if bytes.get(at) == Some(&b'.') {
@@ -528,20 +535,66 @@ fn split(text: &str) -> Option<Vec<&str>> {
 /// The number of a month by its name or the first three letters of it.
 fn month(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let found = MONTHS.iter().position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
+    let found = MONTHS
+        .iter()
+        .position(|month| *month == word || month[..3] == *word || (*month == "september" && word == "sept"));
     found.map(|index| index as u32 + 1)
 }
 
-const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+const WEEKDAYS: [&str; 7] = [
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+];
 
 /// Abbreviations of PostgreSQL's default set that mean one offset, in
 /// quarters of an hour east of UTC. Sorted.
 const ABBREVIATIONS: &[(&str, i32)] = &[
-    ("acst", 38), ("adt", -12), ("aest", 40), ("akdt", -32), ("akst", -36), ("ast", -16), ("awst", 32),
-    ("bst", 4), ("cdt", -20), ("cest", 8), ("cet", 4), ("cst", -24), ("edt", -16), ("eest", 12), ("eet", 8),
-    ("est", -20), ("hkt", 32), ("hst", -40), ("ist", 8), ("jst", 36), ("kst", 36), ("mdt", -24), ("met", 4),
-    ("msk", 12), ("mst", -28), ("nzdt", 52), ("nzst", 48), ("pdt", -28), ("pst", -32), ("wet", 0),
+    ("acst", 38),
+    ("adt", -12),
+    ("aest", 40),
+    ("akdt", -32),
+    ("akst", -36),
+    ("ast", -16),
+    ("awst", 32),
+    ("bst", 4),
+    ("cdt", -20),
+    ("cest", 8),
+    ("cet", 4),
+    ("cst", -24),
+    ("edt", -16),
+    ("eest", 12),
+    ("eet", 8),
+    ("est", -20),
+    ("hkt", 32),
+    ("hst", -40),
+    ("ist", 8),
+    ("jst", 36),
+    ("kst", 36),
+    ("mdt", -24),
+    ("met", 4),
+    ("msk", 12),
+    ("mst", -28),
+    ("nzdt", 52),
+    ("nzst", 48),
+    ("pdt", -28),
+    ("pst", -32),
+    ("wet", 0),
 ];

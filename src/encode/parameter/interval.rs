@@ -18,12 +18,16 @@ const DAY: i64 = 24 * HOUR;
 /// Reads an interval.
 pub(super) fn read(text: &str) -> Result<Interval, EncodeError> {
     let word = trim(text).to_ascii_lowercase();
-    let sum = match word.strip_prefix('p').filter(|rest| rest.starts_with(|c: char| !c.is_alphabetic() || c == 't')) {
+    let sum = match word
+        .strip_prefix('p')
+        .filter(|rest| rest.starts_with(|c: char| !c.is_alphabetic() || c == 't'))
+    {
         Some(duration) => iso(duration),
         None => verbose(&word),
     };
     let sum = sum.ok_or_else(|| EncodeError::invalid_datetime("interval", text))?;
-    sum.finish().ok_or_else(|| EncodeError::IntervalOutOfRange(excerpt(text)))
+    sum.finish()
+        .ok_or_else(|| EncodeError::IntervalOutOfRange(excerpt(text)))
 }
 
 /// The parts, in numbers that no sum of a text's fields leaves.
@@ -95,8 +99,16 @@ fn number(text: &str) -> Option<(i64, f64)> {
         return None;
     }
     let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: f64 = if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().ok()? };
-    Some(if negative { (-whole, -fraction) } else { (whole, fraction) })
+    let fraction: f64 = if fraction.is_empty() {
+        0.0
+    } else {
+        format!("0.{fraction}").parse().ok()?
+    };
+    Some(if negative {
+        (-whole, -fraction)
+    } else {
+        (whole, fraction)
+    })
 }
 
 fn unit(name: &str) -> Option<Unit> {
@@ -132,7 +144,11 @@ fn clock(text: &str, sum: &mut Sum) -> Option<()> {
         [hours, minutes, seconds] => (hours, minutes, seconds),
         _ => return None,
     };
-    let plain = |text: &str| number(text).filter(|(_, fraction)| *fraction == 0.0).map(|(whole, _)| whole);
+    let plain = |text: &str| {
+        number(text)
+            .filter(|(_, fraction)| *fraction == 0.0)
+            .map(|(whole, _)| whole)
+    };
     let unsigned = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     if !unsigned(hours) || !unsigned(minutes) || !unsigned(seconds) {
         return None;
@@ -140,7 +156,9 @@ fn clock(text: &str, sum: &mut Sum) -> Option<()> {
     let (hours, minutes) = (plain(hours)?, plain(minutes)?);
     let (seconds, fraction) = number(seconds)?;
     sum.beyond |= minutes > 59 || seconds > 60;
-    let whole = i128::from(hours) * i128::from(HOUR) + i128::from(minutes) * i128::from(MINUTE) + i128::from(seconds) * i128::from(SECOND);
+    let whole = i128::from(hours) * i128::from(HOUR)
+        + i128::from(minutes) * i128::from(MINUTE)
+        + i128::from(seconds) * i128::from(SECOND);
     let micros = whole + (fraction * SECOND as f64).round_ties_even() as i128;
     sum.micros += if negative { -micros } else { micros };
     Some(())
@@ -149,7 +167,10 @@ fn clock(text: &str, sum: &mut Sum) -> Option<()> {
 /// Numbers with units, and times of day.
 fn verbose(text: &str) -> Option<Sum> {
     let mut words = Vec::new();
-    for word in text.split(|c: char| matches!(c, ' ' | '\t'..='\r' | ',')).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(|c: char| matches!(c, ' ' | '\t'..='\r' | ','))
+        .filter(|word| !word.is_empty())
+    {
         let word = word.strip_prefix('@').unwrap_or(word);
         // `3days`: the number ends where the letters begin.
         let end = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len());
@@ -196,7 +217,12 @@ fn verbose(text: &str) -> Option<Sum> {
         return None;
     }
     Some(match ago {
-        true => Sum { months: -sum.months, days: -sum.days, micros: -sum.micros, ..sum },
+        true => Sum {
+            months: -sum.months,
+            days: -sum.days,
+            micros: -sum.micros,
+            ..sum
+        },
         false => sum,
     })
 }

@@ -73,7 +73,11 @@ pub fn decode_parameter(
     let undeclared = matches!(oid, 0 | oid::UNKNOWN);
     let datum = match format {
         Format::Text => {
-            let kind = if undeclared { Kind::of_type(target) } else { Kind::of_oid(oid) };
+            let kind = if undeclared {
+                Kind::of_type(target)
+            } else {
+                Kind::of_oid(oid)
+            };
             let text = utf8(bytes)?;
             match kind {
                 // DuckDB's own list literals are for DuckDB's own cast.
@@ -91,7 +95,11 @@ pub fn decode_parameter(
             };
             match Kind::of_oid(oid) {
                 Some(kind) => binary::read(&kind, bytes)?,
-                None => return Err(EncodeError::UnsupportedParameter(format!("with OID {oid} in binary"))),
+                None => {
+                    return Err(EncodeError::UnsupportedParameter(format!(
+                        "with OID {oid} in binary"
+                    )));
+                }
             }
         }
     };
@@ -103,8 +111,10 @@ fn utf8(bytes: &[u8]) -> Result<&str, EncodeError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let start = error.valid_up_to();
         let length = error.error_len().unwrap_or(bytes.len() - start);
-        let shown: Vec<_> =
-            bytes[start..start + length].iter().map(|byte| format!("0x{byte:02x}")).collect();
+        let shown: Vec<_> = bytes[start..start + length]
+            .iter()
+            .map(|byte| format!("0x{byte:02x}"))
+            .collect();
         EncodeError::InvalidUtf8(shown.join(" "))
     })?;
     match text.contains('\0') {
@@ -119,14 +129,12 @@ fn value(datum: &Datum, target: &LogicalType) -> Result<Value, EncodeError> {
     Ok(match datum {
         Datum::Null => Value::null_of(target),
         Datum::Bool(value) => Value::boolean(*value),
-        Datum::Int(number, kind) => {
-            integer(i128::from(*number), target).unwrap_or_else(|| match kind {
-                Kind::Int2 => Value::smallint(*number as i16),
-                Kind::Int4 => Value::integer(*number as i32),
-                Kind::Oid => Value::uinteger(*number as u32),
-                _ => Value::bigint(*number),
-            })
-        }
+        Datum::Int(number, kind) => integer(i128::from(*number), target).unwrap_or_else(|| match kind {
+            Kind::Int2 => Value::smallint(*number as i16),
+            Kind::Int4 => Value::integer(*number as i32),
+            Kind::Oid => Value::uinteger(*number as u32),
+            _ => Value::bigint(*number),
+        }),
         Datum::Huge(number) => integer(*number, target).unwrap_or_else(|| Value::hugeint(*number)),
         Datum::UHuge(number) => match (i128::try_from(*number), target) {
             (Ok(number), target) if *target != LogicalType::UHugeInt => {

@@ -15,7 +15,10 @@ const MAX_DIGITS: usize = 38;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Numeric {
     /// `unscaled` × 10^-`scale`, with at most 38 digits.
-    Decimal { unscaled: i128, scale: u8 },
+    Decimal {
+        unscaled: i128,
+        scale: u8,
+    },
     NotANumber,
     /// An infinity; the flag is for the negative one.
     Infinite(bool),
@@ -77,7 +80,9 @@ impl Numeric {
             if group > 9999 {
                 return Err(invalid());
             }
-            digits.extend([group / 1000, group / 100 % 10, group / 10 % 10, group % 10].map(|digit| digit as u8));
+            digits.extend(
+                [group / 1000, group / 100 % 10, group / 10 % 10, group % 10].map(|digit| digit as u8),
+            );
         }
         let mut scale = (i64::from(count) - i64::from(weight) - 1) * 4;
         // The last group may have digits beyond those that count.
@@ -130,20 +135,26 @@ impl Numeric {
         if scale > MAX_DIGITS as i64 {
             return None;
         }
-        Some(Self::Decimal { unscaled: if negative { -unscaled } else { unscaled }, scale: scale as u8 })
+        Some(Self::Decimal {
+            unscaled: if negative { -unscaled } else { unscaled },
+            scale: scale as u8,
+        })
     }
 
     pub(super) fn value(&self, target: &LogicalType) -> Result<Value, EncodeError> {
         let out_of_range = |text: &str| EncodeError::out_of_range("numeric", text);
         match self {
             Self::NotANumber => Ok(Value::double(f64::NAN)),
-            Self::Infinite(negative) => {
-                Ok(Value::double(if *negative { f64::NEG_INFINITY } else { f64::INFINITY }))
-            }
+            Self::Infinite(negative) => Ok(Value::double(if *negative {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            })),
             Self::Long(text) => match target {
-                LogicalType::Decimal { .. } | LogicalType::Double | LogicalType::Float | LogicalType::BigNum => {
-                    Ok(Value::varchar(text))
-                }
+                LogicalType::Decimal { .. }
+                | LogicalType::Double
+                | LogicalType::Float
+                | LogicalType::BigNum => Ok(Value::varchar(text)),
                 _ => Err(out_of_range(text)),
             },
             Self::Decimal { unscaled, scale } => {
@@ -167,7 +178,10 @@ impl Numeric {
 
 /// How many digits a number has, and at least those of its scale.
 fn width(unscaled: i128, scale: u8) -> u8 {
-    let digits = unscaled.unsigned_abs().checked_ilog10().map_or(1, |log| log as u8 + 1);
+    let digits = unscaled
+        .unsigned_abs()
+        .checked_ilog10()
+        .map_or(1, |log| log as u8 + 1);
     digits.max(scale).max(1)
 }
 
@@ -185,7 +199,10 @@ pub(super) fn common_type(elements: &[Datum]) -> LogicalType {
         }
     }
     match (whole + fraction).max(1) {
-        width if usize::from(width) <= MAX_DIGITS => LogicalType::Decimal { width, scale: fraction },
+        width if usize::from(width) <= MAX_DIGITS => LogicalType::Decimal {
+            width,
+            scale: fraction,
+        },
         _ => LogicalType::Double,
     }
 }

@@ -29,8 +29,18 @@ fn a_value_takes_the_deduced_type_where_it_fits() {
         (0, "5", LogicalType::TinyInt, "TINYINT 5"),
         (0, "x", UNKNOWN, "VARCHAR 'x'"),
         (0, "a", LogicalType::Enum(["a".to_owned()].into()), "VARCHAR 'a'"),
-        (0, "[1, 2]", LogicalType::List(Box::new(LogicalType::Integer)), "VARCHAR '[1, 2]'"),
-        (oid::UNKNOWN, "340282366920938463463374607431768211455", LogicalType::UHugeInt, "UHUGEINT 340282366920938463463374607431768211455"),
+        (
+            0,
+            "[1, 2]",
+            LogicalType::List(Box::new(LogicalType::Integer)),
+            "VARCHAR '[1, 2]'",
+        ),
+        (
+            oid::UNKNOWN,
+            "340282366920938463463374607431768211455",
+            LogicalType::UHugeInt,
+            "UHUGEINT 340282366920938463463374607431768211455",
+        ),
     ] {
         let value = decode(oid, Format::Text, text.as_bytes(), &target).unwrap();
         assert_eq!(shown(&value), expected, "{oid} {text} {target}");
@@ -69,11 +79,17 @@ fn nulls_have_the_type_that_is_known() {
 fn text_that_is_no_text_is_refused() {
     for bytes in [&b"\xff"[..], b"a\0b", b"\xc3", b"\xed\xa0\x80"] {
         for format in [Format::Text, Format::Binary] {
-            assert_eq!(decode(oid::TEXT, format, bytes, &UNKNOWN).unwrap_err().sqlstate(), "22021");
+            assert_eq!(
+                decode(oid::TEXT, format, bytes, &UNKNOWN).unwrap_err().sqlstate(),
+                "22021"
+            );
         }
     }
     let error = decode(oid::TEXT, Format::Text, b"ab\xe2\x28", &UNKNOWN).unwrap_err();
-    assert_eq!(error.to_string(), "invalid byte sequence for encoding \"UTF8\": 0xe2");
+    assert_eq!(
+        error.to_string(),
+        "invalid byte sequence for encoding \"UTF8\": 0xe2"
+    );
 }
 
 #[test]
@@ -100,10 +116,22 @@ fn binary_of_the_wrong_shape_is_refused() {
         (oid::INT4_ARRAY, b""),
         (oid::INT4_ARRAY, b"\0\0\0\x07\0\0\0\0\0\0\0\x17"),
         (oid::INT4_ARRAY, b"\0\0\0\x01\0\0\0\0\0\0\0\x19\0\0\0\0\0\0\0\x01"),
-        (oid::INT4_ARRAY, b"\0\0\0\x01\0\0\0\0\0\0\0\x17\x7f\xff\xff\xff\0\0\0\x01"),
-        (oid::INT4_ARRAY, b"\0\0\0\x02\0\0\0\0\0\0\0\x17\x7f\xff\xff\xff\0\0\0\x01\x7f\xff\xff\xff\0\0\0\x01"),
-        (oid::INT4_ARRAY, b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\xff\xff\xff\xfe"),
-        (oid::INT4_ARRAY, b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\0\0\0\x08\0\0\0\x01"),
+        (
+            oid::INT4_ARRAY,
+            b"\0\0\0\x01\0\0\0\0\0\0\0\x17\x7f\xff\xff\xff\0\0\0\x01",
+        ),
+        (
+            oid::INT4_ARRAY,
+            b"\0\0\0\x02\0\0\0\0\0\0\0\x17\x7f\xff\xff\xff\0\0\0\x01\x7f\xff\xff\xff\0\0\0\x01",
+        ),
+        (
+            oid::INT4_ARRAY,
+            b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\xff\xff\xff\xfe",
+        ),
+        (
+            oid::INT4_ARRAY,
+            b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\0\0\x01\0\0\0\x01\0\0\0\x08\0\0\0\x01",
+        ),
         (oid::INT4_ARRAY, b"\0\0\0\0\0\0\0\0\0\0\0\x17\0"),
     ];
     for (oid, bytes) in cases {
@@ -119,11 +147,25 @@ fn binary_beyond_the_range_of_the_type_is_refused() {
         (oid::TIMESTAMP, (i64::MAX - 1).to_be_bytes().to_vec(), "22008"),
         (oid::TIME, (-1i64).to_be_bytes().to_vec(), "22008"),
         (oid::TIME, 86_400_000_001i64.to_be_bytes().to_vec(), "22008"),
-        (oid::TIMETZ, [0i64.to_be_bytes().to_vec(), 57_600i32.to_be_bytes().to_vec()].concat(), "22009"),
-        (oid::TIMETZ, [0i64.to_be_bytes().to_vec(), i32::MIN.to_be_bytes().to_vec()].concat(), "22009"),
+        (
+            oid::TIMETZ,
+            [0i64.to_be_bytes().to_vec(), 57_600i32.to_be_bytes().to_vec()].concat(),
+            "22009",
+        ),
+        (
+            oid::TIMETZ,
+            [0i64.to_be_bytes().to_vec(), i32::MIN.to_be_bytes().to_vec()].concat(),
+            "22009",
+        ),
         (oid::VARBIT, vec![0, 0, 0, 0], "22P02"),
     ] {
-        assert_eq!(decode(oid, Format::Binary, &bytes, &UNKNOWN).unwrap_err().sqlstate(), state, "{oid}");
+        assert_eq!(
+            decode(oid, Format::Binary, &bytes, &UNKNOWN)
+                .unwrap_err()
+                .sqlstate(),
+            state,
+            "{oid}"
+        );
     }
 }
 
@@ -131,13 +173,34 @@ fn binary_beyond_the_range_of_the_type_is_refused() {
 fn numbers_with_more_digits_than_decimal_are_left_to_duckdb_or_refused() {
     let long = "0.1000000000000000055511151231257827021181583404541015625";
     let target = LogicalType::Decimal { width: 10, scale: 3 };
-    assert_eq!(shown(&decode(oid::NUMERIC, Format::Text, long.as_bytes(), &target).unwrap()), format!("VARCHAR '{long}'"));
-    assert_eq!(decode(oid::NUMERIC, Format::Text, long.as_bytes(), &UNKNOWN).unwrap_err().sqlstate(), "22003");
+    assert_eq!(
+        shown(&decode(oid::NUMERIC, Format::Text, long.as_bytes(), &target).unwrap()),
+        format!("VARCHAR '{long}'")
+    );
+    assert_eq!(
+        decode(oid::NUMERIC, Format::Text, long.as_bytes(), &UNKNOWN)
+            .unwrap_err()
+            .sqlstate(),
+        "22003"
+    );
     for text in ["1e39", "1e2000000000", "1e-39", "1e-2000000000"] {
-        assert_eq!(decode(oid::NUMERIC, Format::Text, text.as_bytes(), &UNKNOWN).unwrap_err().sqlstate(), "22003");
+        assert_eq!(
+            decode(oid::NUMERIC, Format::Text, text.as_bytes(), &UNKNOWN)
+                .unwrap_err()
+                .sqlstate(),
+            "22003"
+        );
     }
-    assert_eq!(decode(oid::NUMERIC, Format::Text, b"1e99999999999", &UNKNOWN).unwrap_err().sqlstate(), "22P02");
-    assert_eq!(shown(&decode(oid::NUMERIC, Format::Text, b"NaN", &UNKNOWN).unwrap()), "DOUBLE 'nan'::DOUBLE");
+    assert_eq!(
+        decode(oid::NUMERIC, Format::Text, b"1e99999999999", &UNKNOWN)
+            .unwrap_err()
+            .sqlstate(),
+        "22P02"
+    );
+    assert_eq!(
+        shown(&decode(oid::NUMERIC, Format::Text, b"NaN", &UNKNOWN).unwrap()),
+        "DOUBLE 'nan'::DOUBLE"
+    );
     // Weight and scale as far apart as they can be.
     for (weight, scale) in [(0x7fffu16, 0u16), (0x8000, 0x3fff), (0, 0x3fff), (0x7fff, 0x3fff)] {
         let mut bytes = vec![0, 1];
@@ -151,7 +214,11 @@ fn json_arrays_and_wide_numbers_bind_as_lists() {
     let database = Database::open();
     let wide = "{99999999999999999999.5,0.00000000000000000001}";
     for (oid, text, expected) in [
-        (oid::JSON_ARRAY, r#"{"{\"a\": 1}",NULL}"#, r#"{"{\"a\": 1}",NULL}"#),
+        (
+            oid::JSON_ARRAY,
+            r#"{"{\"a\": 1}",NULL}"#,
+            r#"{"{\"a\": 1}",NULL}"#,
+        ),
         (oid::NUMERIC_ARRAY, wide, "{1e+20,1e-20}"),
         (oid::NUMERIC_ARRAY, "{1.5,22}", "{1.5,22.0}"),
         (oid::INT4_ARRAY, "{{1,2},{3,NULL}}", "{{1,2},{3,NULL}}"),
@@ -168,6 +235,14 @@ fn json_arrays_and_wide_numbers_bind_as_lists() {
 
 #[test]
 fn an_unknown_oid_is_text_or_refused() {
-    assert_eq!(shown(&decode(790, Format::Text, b"$5", &UNKNOWN).unwrap()), "VARCHAR '$5'");
-    assert_eq!(decode(790, Format::Binary, b"12345678", &UNKNOWN).unwrap_err().sqlstate(), "0A000");
+    assert_eq!(
+        shown(&decode(790, Format::Text, b"$5", &UNKNOWN).unwrap()),
+        "VARCHAR '$5'"
+    );
+    assert_eq!(
+        decode(790, Format::Binary, b"12345678", &UNKNOWN)
+            .unwrap_err()
+            .sqlstate(),
+        "0A000"
+    );
 }

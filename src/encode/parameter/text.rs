@@ -107,7 +107,9 @@ impl ParseFloat for f64 {
 
 fn float<F: ParseFloat>(kind: &Kind, text: &str) -> Result<F, EncodeError> {
     let number = trim(text);
-    let value: F = number.parse().map_err(|_| EncodeError::invalid_text(kind.name(), text))?;
+    let value: F = number
+        .parse()
+        .map_err(|_| EncodeError::invalid_text(kind.name(), text))?;
     // Zero and infinity must have been meant, not rounded to.
     if value.is_suspect() {
         let mantissa = number.split(['e', 'E']).next().unwrap_or(number);

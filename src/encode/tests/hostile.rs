@@ -104,11 +104,31 @@ proptest! {
 
 #[test]
 fn deep_and_long_arrays_are_bounded() {
-    for text in ["{".repeat(100_000), "{1,".repeat(100_000), format!("{{{}1}}", "1,".repeat(100_000))] {
-        try_decode(oid::INT4_ARRAY, Format::Text, text.as_bytes(), &LogicalType::Unknown);
+    for text in [
+        "{".repeat(100_000),
+        "{1,".repeat(100_000),
+        format!("{{{}1}}", "1,".repeat(100_000)),
+    ] {
+        try_decode(
+            oid::INT4_ARRAY,
+            Format::Text,
+            text.as_bytes(),
+            &LogicalType::Unknown,
+        );
     }
-    for text in ["1".repeat(1_000_000), format!("1e{}", "9".repeat(8)), format!("0.{}", "0".repeat(1_000_000))] {
-        for oid in [oid::INT8, oid::FLOAT8, oid::NUMERIC, oid::INTERVAL, oid::DATE, oid::TIMESTAMPTZ] {
+    for text in [
+        "1".repeat(1_000_000),
+        format!("1e{}", "9".repeat(8)),
+        format!("0.{}", "0".repeat(1_000_000)),
+    ] {
+        for oid in [
+            oid::INT8,
+            oid::FLOAT8,
+            oid::NUMERIC,
+            oid::INTERVAL,
+            oid::DATE,
+            oid::TIMESTAMPTZ,
+        ] {
             try_decode(oid, Format::Text, text.as_bytes(), &LogicalType::Unknown);
         }
     }

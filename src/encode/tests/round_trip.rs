@@ -5,7 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn through_duckdb(database: &Database, values: Vec<Value>, format: Format, settings: &Settings) -> Vec<Vec<u8>> {
+fn through_duckdb(
+    database: &Database,
+    values: Vec<Value>,
+    format: Format,
+    settings: &Settings,
+) -> Vec<Vec<u8>> {
     let places: Vec<_> = (1..=values.len()).map(|index| format!("${index}")).collect();
     let (types, chunks) = database.query_with(&format!("select {}", places.join(", ")), &values);
     let row = encode(&types, &chunks, format, settings).unwrap().remove(0);
