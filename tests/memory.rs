@@ -13,7 +13,8 @@ const HUNDRED_MILLION_ROWS: &str = "select i as a, i * 2 as b from range(1000000
 #[track_caller]
 fn worker(server: &Server) -> u32 {
     let worker = server.processes().into_iter().find(|pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "duckgres-worker")
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == "duckgres-worker")
     });
     worker.expect("the server has a worker")
 }
@@ -41,7 +42,13 @@ fn a_hundred_million_rows_drained_slowly_cost_less_than_64_mib() {
     for transport in [Transport::Tcp, Transport::Tls13] {
         for messages in [
             query(HUNDRED_MILLION_ROWS),
-            [parse_statement("", HUNDRED_MILLION_ROWS), bind("", "", &[]), execute("", 0), sync()].concat(),
+            [
+                parse_statement("", HUNDRED_MILLION_ROWS),
+                bind("", "", &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
             query(&format!("copy ({HUNDRED_MILLION_ROWS}) to stdout")),
         ] {
             // What any query takes, threads and caches, is not what this is about.
@@ -61,7 +68,11 @@ fn a_hundred_million_rows_drained_slowly_cost_less_than_64_mib() {
             }
             assert!(read > 1 << 20, "rows came");
             let grown = most.saturating_sub(before) >> 20;
-            assert!(grown < 64, "{grown} MiB for {} MiB read over {transport:?}", read >> 20);
+            assert!(
+                grown < 64,
+                "{grown} MiB for {} MiB read over {transport:?}",
+                read >> 20
+            );
             session.vanish();
         }
     }
@@ -90,7 +101,10 @@ fn a_suspended_portal_keeps_no_rows_that_nobody_asked_for() {
     assert_eq!(session.rows("select count(*) from range(1000)"), ["1000"]);
     let grown = resident_bytes(worker).saturating_sub(before) >> 20;
     assert!(grown < 64, "{grown} MiB after another statement");
-    assert_eq!(session.run(&[execute("p", 1), sync()])[0], "DataRow 100000|200000");
+    assert_eq!(
+        session.run(&[execute("p", 1), sync()])[0],
+        "DataRow 100000|200000"
+    );
     session.execute("rollback");
 }
 
@@ -98,10 +112,15 @@ fn a_suspended_portal_keeps_no_rows_that_nobody_asked_for() {
 fn a_client_that_stops_reading_stops_its_query_and_nobody_elses() {
     let Some(server) = private() else { return };
     let worker = worker(&server);
-    let stuck: Vec<Session> = [Transport::Tcp, Transport::Unix, Transport::Tls13, Transport::Tls12]
-        .into_iter()
-        .map(|transport| start(&server, transport, &query(HUNDRED_MILLION_ROWS)))
-        .collect();
+    let stuck: Vec<Session> = [
+        Transport::Tcp,
+        Transport::Unix,
+        Transport::Tls13,
+        Transport::Tls12,
+    ]
+    .into_iter()
+    .map(|transport| start(&server, transport, &query(HUNDRED_MILLION_ROWS)))
+    .collect();
     // Its query stops: all buffers are full and no processor time is used.
     let mut last = processor_ticks(worker);
     eventually("the queries whose clients do not read come to rest", || {
@@ -115,7 +134,10 @@ fn a_client_that_stops_reading_stops_its_query_and_nobody_elses() {
     let mut other = Session::over(&server, Transport::Tcp);
     other.execute("create table memory_other (i int)");
     other.execute("insert into memory_other select i from range(100000) t(i)");
-    assert_eq!(other.rows("select count(*), sum(i) from memory_other"), ["100000|4999950000"]);
+    assert_eq!(
+        other.rows("select count(*), sum(i) from memory_other"),
+        ["100000|4999950000"]
+    );
     other.send(&query("select i as a from range(1000000) t(i)"));
     assert_eq!(other.answers().len(), 1_000_003);
     // And whoever reads on gets the next row, not another.

@@ -52,12 +52,22 @@ where
 
     fn connect(self, stream: S) -> Self::Future {
         let name = ServerName::try_from("localhost").unwrap();
-        Box::pin(async move { Ok(Secured(tokio_rustls::TlsConnector::from(self.0).connect(name, stream).await?)) })
+        Box::pin(async move {
+            Ok(Secured(
+                tokio_rustls::TlsConnector::from(self.0)
+                    .connect(name, stream)
+                    .await?,
+            ))
+        })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         pin!(&mut self.0).poll_read(cx, buffer)
     }
 }
@@ -78,7 +88,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> tls::TlsStream for Secured<S> {
     fn channel_binding(&self) -> tls::ChannelBinding {
-        let certificate = self.0.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = self
+            .0
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first());
         match certificate {
             Some(certificate) => {
                 let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
@@ -98,7 +113,11 @@ enum Road {
 
 fn config(server: &Server, road: Road) -> Config {
     let mut config = Config::new();
-    config.port(server.port).user(&server.user).password(&server.password).dbname(&server.database);
+    config
+        .port(server.port)
+        .user(&server.user)
+        .password(&server.password)
+        .dbname(&server.database);
     match road {
         Road::Encrypted => config
             .host("localhost")
@@ -114,7 +133,11 @@ fn config(server: &Server, road: Road) -> Config {
 fn rustls(server: &Server) -> Rustls {
     // Reads the certificate, too: a missing one should say so here.
     certificate_der(&server.certificate);
-    Rustls(Arc::new(tls_config(&server.certificate, &[&version::TLS13, &version::TLS12], &[])))
+    Rustls(Arc::new(tls_config(
+        &server.certificate,
+        &[&version::TLS13, &version::TLS12],
+        &[],
+    )))
 }
 
 async fn connect(server: &Server, road: Road) -> Client {
@@ -135,7 +158,10 @@ async fn connect(server: &Server, road: Road) -> Client {
 
 /// Runs a test over every road, within the usual patience.
 fn everywhere<F: Future<Output = ()>>(test: impl Fn(Client, Road) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     for road in [Road::Encrypted, Road::Plain, Road::Unix] {
         runtime.block_on(async {
             let work = async { test(connect(Server::shared(), road).await, road).await };
@@ -153,7 +179,10 @@ fn table(test: &str, road: Road) -> String {
 #[test]
 fn tokio_postgres_runs_simple_queries() {
     everywhere(|client, _| async move {
-        let messages = client.simple_query("select 1 as a, null as b; select 'x' as c").await.unwrap();
+        let messages = client
+            .simple_query("select 1 as a, null as b; select 'x' as c")
+            .await
+            .unwrap();
         let rows: Vec<_> = messages
             .iter()
             .filter_map(|message| match message {
@@ -169,18 +198,44 @@ fn tokio_postgres_runs_simple_queries() {
 fn tokio_postgres_prepares_with_the_right_types() {
     everywhere(|client, road| async move {
         let name = table("prepare", road);
-        client.batch_execute(&format!("create table {name} (i int, b bigint, d double precision)")).await.unwrap();
-        let statement =
-            client.prepare(&format!("select i, b, d from {name} where i = $1 and b > $2")).await.unwrap();
+        client
+            .batch_execute(&format!(
+                "create table {name} (i int, b bigint, d double precision)"
+            ))
+            .await
+            .unwrap();
+        let statement = client
+            .prepare(&format!("select i, b, d from {name} where i = $1 and b > $2"))
+            .await
+            .unwrap();
         assert_eq!(statement.params(), [Type::INT4, Type::INT8]);
-        let columns: Vec<_> = statement.columns().iter().map(|column| (column.name(), column.type_())).collect();
-        assert_eq!(columns, [("i", &Type::INT4), ("b", &Type::INT8), ("d", &Type::FLOAT8)]);
-        let insert = client.prepare(&format!("insert into {name} values ($1, $2, $3)")).await.unwrap();
+        let columns: Vec<_> = statement
+            .columns()
+            .iter()
+            .map(|column| (column.name(), column.type_()))
+            .collect();
+        assert_eq!(
+            columns,
+            [("i", &Type::INT4), ("b", &Type::INT8), ("d", &Type::FLOAT8)]
+        );
+        let insert = client
+            .prepare(&format!("insert into {name} values ($1, $2, $3)"))
+            .await
+            .unwrap();
         for i in 0..10i32 {
-            assert_eq!(client.execute(&insert, &[&i, &i64::from(i), &f64::from(i)]).await.unwrap(), 1);
+            assert_eq!(
+                client
+                    .execute(&insert, &[&i, &i64::from(i), &f64::from(i)])
+                    .await
+                    .unwrap(),
+                1
+            );
         }
         let row = client.query_one(&statement, &[&7i32, &6i64]).await.unwrap();
-        assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1), row.get::<_, f64>(2)), (7, 7, 7.0));
+        assert_eq!(
+            (row.get::<_, i32>(0), row.get::<_, i64>(1), row.get::<_, f64>(2)),
+            (7, 7, 7.0)
+        );
         assert_eq!(client.query(&statement, &[&7i32, &7i64]).await.unwrap().len(), 0);
     });
 }
@@ -190,7 +245,9 @@ async fn round_trip<T>(client: &Client, sql_type: &str, value: T)
 where
     T: ToSql + for<'a> tokio_postgres::types::FromSql<'a> + PartialEq + std::fmt::Debug + Sync,
 {
-    let row = client.query_one(&format!("select cast($1 as {sql_type}) as v"), &[&value]).await;
+    let row = client
+        .query_one(&format!("select cast($1 as {sql_type}) as v"), &[&value])
+        .await;
     let row = row.unwrap_or_else(|error| panic!("{value:?} as {sql_type}: {error:?}"));
     assert_eq!(row.get::<_, T>(0), value, "{sql_type}");
 }
@@ -208,10 +265,19 @@ fn tokio_postgres_passes_values_in_binary() {
         round_trip(&client, "text", "ä€𝄞 and \\ and '".to_string()).await;
         round_trip(&client, "text", String::new()).await;
         round_trip(&client, "bytea", (0..=255u8).collect::<Vec<u8>>()).await;
-        round_trip(&client, "timestamptz", SystemTime::UNIX_EPOCH + Duration::from_micros(1_719_835_200_000_001))
-            .await;
+        round_trip(
+            &client,
+            "timestamptz",
+            SystemTime::UNIX_EPOCH + Duration::from_micros(1_719_835_200_000_001),
+        )
+        .await;
         round_trip(&client, "integer[]", vec![Some(1), None, Some(-3)]).await;
-        round_trip(&client, "text[]", vec!["a".to_string(), "b,\"c\"".into(), String::new()]).await;
+        round_trip(
+            &client,
+            "text[]",
+            vec!["a".to_string(), "b,\"c\"".into(), String::new()],
+        )
+        .await;
         round_trip(&client, "bigint[]", Vec::<i64>::new()).await;
         round_trip::<Option<i32>>(&client, "integer", None).await;
     });
@@ -220,9 +286,17 @@ fn tokio_postgres_passes_values_in_binary() {
 #[test]
 fn tokio_postgres_accepts_declared_parameter_types() {
     everywhere(|client, _| async move {
-        let statement = client.prepare_typed("select $1 + $2 as sum, $3 as t", &[Type::INT8, Type::INT8, Type::TEXT]).await;
+        let statement = client
+            .prepare_typed(
+                "select $1 + $2 as sum, $3 as t",
+                &[Type::INT8, Type::INT8, Type::TEXT],
+            )
+            .await;
         let statement = statement.unwrap();
-        let row = client.query_one(&statement, &[&40i64, &2i64, &"text"]).await.unwrap();
+        let row = client
+            .query_one(&statement, &[&40i64, &2i64, &"text"])
+            .await
+            .unwrap();
         assert_eq!((row.get::<_, i64>("sum"), row.get::<_, &str>("t")), (42, "text"));
     });
 }
@@ -231,25 +305,43 @@ fn tokio_postgres_accepts_declared_parameter_types() {
 fn tokio_postgres_commits_and_rolls_back() {
     everywhere(|mut client, road| async move {
         let name = table("transactions", road);
-        client.batch_execute(&format!("create table {name} (i int primary key)")).await.unwrap();
+        client
+            .batch_execute(&format!("create table {name} (i int primary key)"))
+            .await
+            .unwrap();
         let transaction = client.transaction().await.unwrap();
-        transaction.execute(&format!("insert into {name} values (1)"), &[]).await.unwrap();
+        transaction
+            .execute(&format!("insert into {name} values (1)"), &[])
+            .await
+            .unwrap();
         transaction.commit().await.unwrap();
 
         let transaction = client.transaction().await.unwrap();
-        transaction.execute(&format!("insert into {name} values (2)"), &[]).await.unwrap();
+        transaction
+            .execute(&format!("insert into {name} values (2)"), &[])
+            .await
+            .unwrap();
         drop(transaction);
 
         let transaction = client.transaction().await.unwrap();
-        transaction.execute(&format!("insert into {name} values (3)"), &[]).await.unwrap();
-        let error = transaction.execute(&format!("insert into {name} values (1)"), &[]).await.unwrap_err();
+        transaction
+            .execute(&format!("insert into {name} values (3)"), &[])
+            .await
+            .unwrap();
+        let error = transaction
+            .execute(&format!("insert into {name} values (1)"), &[])
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::UNIQUE_VIOLATION));
         let error = transaction.query("select 1", &[]).await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
         transaction.commit().await.unwrap();
 
         let rows = client.query(&format!("select i from {name}"), &[]).await.unwrap();
-        assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(),
+            [1]
+        );
     });
 }
 
@@ -257,8 +349,10 @@ fn tokio_postgres_commits_and_rolls_back() {
 fn tokio_postgres_fetches_portals_in_pieces() {
     everywhere(|mut client, _| async move {
         let transaction = client.transaction().await.unwrap();
-        let statement =
-            transaction.prepare("select cast(i as int) as i from generate_series(1, 10000) g(i) order by i").await.unwrap();
+        let statement = transaction
+            .prepare("select cast(i as int) as i from generate_series(1, 10000) g(i) order by i")
+            .await
+            .unwrap();
         let one = transaction.bind(&statement, &[]).await.unwrap();
         let other = transaction.bind(&statement, &[]).await.unwrap();
         let mut next = 1;
@@ -270,7 +364,10 @@ fn tokio_postgres_fetches_portals_in_pieces() {
             }
             next += limit;
         }
-        assert_eq!(transaction.query_portal(&one, 0).await.unwrap().len(), usize::try_from(10_001 - next).unwrap());
+        assert_eq!(
+            transaction.query_portal(&one, 0).await.unwrap().len(),
+            usize::try_from(10_001 - next).unwrap()
+        );
         transaction.rollback().await.unwrap();
     });
 }
@@ -279,10 +376,15 @@ fn tokio_postgres_fetches_portals_in_pieces() {
 fn tokio_postgres_streams_rows() {
     everywhere(|client, _| async move {
         let rows = client
-            .query_raw("select cast(i as bigint) as i from generate_series(1, 50000) g(i)", Vec::<i32>::new())
+            .query_raw(
+                "select cast(i as bigint) as i from generate_series(1, 50000) g(i)",
+                Vec::<i32>::new(),
+            )
             .await
             .unwrap();
-        let sum = pin!(rows).try_fold(0i64, |sum, row| async move { Ok(sum + row.get::<_, i64>(0)) }).await;
+        let sum = pin!(rows)
+            .try_fold(0i64, |sum, row| async move { Ok(sum + row.get::<_, i64>(0)) })
+            .await;
         assert_eq!(sum.unwrap(), 50_000 * 50_001 / 2);
     });
 }
@@ -304,7 +406,10 @@ fn tokio_postgres_pipelines_queries_polled_together() {
 fn tokio_postgres_copies_in_and_out() {
     everywhere(|client, road| async move {
         let name = table("copy", road);
-        client.batch_execute(&format!("create table {name} (i int, t text)")).await.unwrap();
+        client
+            .batch_execute(&format!("create table {name} (i int, t text)"))
+            .await
+            .unwrap();
         let sink = client.copy_in(&format!("copy {name} from stdin")).await.unwrap();
         let mut sink = pin!(sink);
         for i in 0..1000 {
@@ -312,7 +417,10 @@ fn tokio_postgres_copies_in_and_out() {
         }
         assert_eq!(sink.finish().await.unwrap(), 1000);
 
-        let stream = client.copy_out(&format!("copy (select * from {name} order by i) to stdout csv")).await.unwrap();
+        let stream = client
+            .copy_out(&format!("copy (select * from {name} order by i) to stdout csv"))
+            .await
+            .unwrap();
         let data: Vec<Bytes> = stream.try_collect().await.unwrap();
         let expected: String = (0..1000).map(|i| format!("{i},row {i}\n")).collect();
         assert_eq!(data.concat(), expected.as_bytes());
@@ -322,7 +430,10 @@ fn tokio_postgres_copies_in_and_out() {
         let mut sink = Box::pin(sink);
         sink.send(Bytes::from_static(b"1\tx\n")).await.unwrap();
         drop(sink);
-        let row = client.query_one(&format!("select count(*) as n from {name}"), &[]).await.unwrap();
+        let row = client
+            .query_one(&format!("select count(*) as n from {name}"), &[])
+            .await
+            .unwrap();
         assert_eq!(row.get::<_, i64>(0), 1000);
     });
 }
@@ -350,7 +461,10 @@ fn tokio_postgres_cancels() {
 
 #[test]
 fn tokio_postgres_receives_notices() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let server = Server::shared();
         let (client, mut connection) = config(server, Road::Plain).connect(NoTls).await.unwrap();
@@ -374,6 +488,9 @@ fn tokio_postgres_knows_the_error_and_where_it_is() {
         let error = client.query("select 1, nosuch", &[]).await.unwrap_err();
         let error = error.as_db_error().unwrap();
         assert_eq!(error.code(), &SqlState::UNDEFINED_COLUMN);
-        assert_eq!(error.position(), Some(&tokio_postgres::error::ErrorPosition::Original(11)));
+        assert_eq!(
+            error.position(),
+            Some(&tokio_postgres::error::ErrorPosition::Original(11))
+        );
     });
 }

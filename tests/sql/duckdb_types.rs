@@ -28,11 +28,25 @@ fn session() -> Option<Session> {
 #[track_caller]
 fn ask(session: &mut Session, expression: &str, format: i16) -> (u32, Option<Vec<u8>>) {
     let sql = format!("select {expression} as v");
-    let bound = Bind { results: &[format], ..Bind::default() };
-    session.send(&[parse_statement("", &sql), bound.message(), describe_portal(""), execute("", 0), sync()].concat());
+    let bound = Bind {
+        results: &[format],
+        ..Bind::default()
+    };
+    session.send(
+        &[
+            parse_statement("", &sql),
+            bound.message(),
+            describe_portal(""),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
+    );
     let answers = session.answers();
     match answers.as_slice() {
-        [_, _, Answer::RowDescription(fields), Answer::DataRow(values), ..] => (fields[0].oid, values[0].clone()),
+        [_, _, Answer::RowDescription(fields), Answer::DataRow(values), ..] => {
+            (fields[0].oid, values[0].clone())
+        }
         _ => panic!("{expression}: {answers:?}"),
     }
 }
@@ -40,7 +54,11 @@ fn ask(session: &mut Session, expression: &str, format: i16) -> (u32, Option<Vec
 #[track_caller]
 fn assert_text(session: &mut Session, expression: &str, oid: u32, expected: &str) {
     let (got_oid, value) = ask(session, expression, 0);
-    assert_eq!((got_oid, String::from_utf8(value.unwrap()).unwrap().as_str()), (oid, expected), "{expression}");
+    assert_eq!(
+        (got_oid, String::from_utf8(value.unwrap()).unwrap().as_str()),
+        (oid, expected),
+        "{expression}"
+    );
 }
 
 #[track_caller]
@@ -80,9 +98,18 @@ fn huge_integers_come_back_as_they_went() {
         let (oid, binary) = ask(&mut session, &format!("'{text}'::{name}"), 1);
         assert_eq!(oid, NUMERIC);
         let binary = binary.unwrap();
-        let bound = Bind { formats: &[1], values: &[Some(&binary)], ..Bind::default() };
+        let bound = Bind {
+            formats: &[1],
+            values: &[Some(&binary)],
+            ..Bind::default()
+        };
         let sql = format!("select cast($1 as {name}) as v");
-        let transcript = session.run(&[parse_as("", &sql, &[NUMERIC]), bound.message(), execute("", 0), sync()]);
+        let transcript = session.run(&[
+            parse_as("", &sql, &[NUMERIC]),
+            bound.message(),
+            execute("", 0),
+            sync(),
+        ]);
         assert_eq!(transcript[2], format!("DataRow {text}"), "{name}");
     }
 }
@@ -91,16 +118,36 @@ fn huge_integers_come_back_as_they_went() {
 fn timestamps_of_other_units_are_timestamps() {
     let Some(mut session) = session() else { return };
     for (expression, oid, text) in [
-        ("'2024-02-29 12:34:56'::timestamp_s", TIMESTAMP, "2024-02-29 12:34:56"),
-        ("'2024-02-29 12:34:56.789'::timestamp_ms", TIMESTAMP, "2024-02-29 12:34:56.789"),
-        ("'2024-02-29 12:34:56.123456'::timestamp_ns", TIMESTAMP, "2024-02-29 12:34:56.123456"),
-        ("'1969-12-31 23:59:59'::timestamp_s", TIMESTAMP, "1969-12-31 23:59:59"),
+        (
+            "'2024-02-29 12:34:56'::timestamp_s",
+            TIMESTAMP,
+            "2024-02-29 12:34:56",
+        ),
+        (
+            "'2024-02-29 12:34:56.789'::timestamp_ms",
+            TIMESTAMP,
+            "2024-02-29 12:34:56.789",
+        ),
+        (
+            "'2024-02-29 12:34:56.123456'::timestamp_ns",
+            TIMESTAMP,
+            "2024-02-29 12:34:56.123456",
+        ),
+        (
+            "'1969-12-31 23:59:59'::timestamp_s",
+            TIMESTAMP,
+            "1969-12-31 23:59:59",
+        ),
         ("'12:34:56.5'::time", TIME, "12:34:56.5"),
     ] {
         assert_text(&mut session, expression, oid, text);
     }
     for unit in ["timestamp_s", "timestamp_ms", "timestamp_ns"] {
-        assert_binary(&mut session, &format!("'2000-01-01 00:00:01'::{unit}"), "00000000000f4240");
+        assert_binary(
+            &mut session,
+            &format!("'2000-01-01 00:00:01'::{unit}"),
+            "00000000000f4240",
+        );
     }
 }
 
@@ -110,7 +157,10 @@ fn an_enum_is_sent_as_its_label() {
     session.execute("create type dt_mood as enum ('sad', 'ok', 'häppy')");
     session.execute("create table dt_enum (i int, m dt_mood)");
     session.execute("insert into dt_enum values (1, 'häppy'), (2, null), (3, 'sad')");
-    assert_eq!(session.rows("select m from dt_enum order by i"), ["häppy", "null", "sad"]);
+    assert_eq!(
+        session.rows("select m from dt_enum order by i"),
+        ["häppy", "null", "sad"]
+    );
     let (_, value) = ask(&mut session, "'ok'::dt_mood", 1);
     assert_eq!(value.as_deref(), Some(&b"ok"[..]));
     let transcript = session.run(&[
@@ -134,15 +184,25 @@ fn bits_are_sent_as_varbit() {
 fn structs_maps_and_unions_are_sent_as_json() {
     let Some(mut session) = session() else { return };
     for (expression, text) in [
-        ("{'a': 1, 'b': 'x\"y', 'c': null, 'd': 1.5}", r#"{"a":1,"b":"x\"y","c":null,"d":1.5}"#),
+        (
+            "{'a': 1, 'b': 'x\"y', 'c': null, 'd': 1.5}",
+            r#"{"a":1,"b":"x\"y","c":null,"d":1.5}"#,
+        ),
         ("{'a': {'b': [1, 2]}}", r#"{"a":{"b":[1,2]}}"#),
         ("map {'k': 1, 'l': null}", r#"{"k":1,"l":null}"#),
         ("union_value(num := 1)", "1"),
-        ("{'d': date '2024-02-29', 't': true}", r#"{"d":"2024-02-29","t":true}"#),
+        (
+            "{'d': date '2024-02-29', 't': true}",
+            r#"{"d":"2024-02-29","t":true}"#,
+        ),
     ] {
         assert_text(&mut session, expression, JSON, text);
         let (_, value) = ask(&mut session, expression, 1);
-        assert_eq!(value.as_deref(), Some(text.as_bytes()), "json is the same in binary");
+        assert_eq!(
+            value.as_deref(),
+            Some(text.as_bytes()),
+            "json is the same in binary"
+        );
     }
 }
 
@@ -184,17 +244,32 @@ fn every_duckdb_type_can_be_selected_in_both_formats() {
                   fixed_nested_int_array, fixed_nested_varchar_array, fixed_array_of_int_list";
     for (format, without) in [(0, text), (1, binary)] {
         let sql = format!("select * exclude ({without}) from test_all_types()");
-        let bound = Bind { results: &[format], ..Bind::default() };
+        let bound = Bind {
+            results: &[format],
+            ..Bind::default()
+        };
         let transcript = session.run(&[parse_statement("", &sql), bound.message(), execute("", 0), sync()]);
         assert_eq!(
             transcript.last_chunk(),
-            Some(&["CommandComplete SELECT 3".to_string(), "ReadyForQuery I".to_string()]),
+            Some(&[
+                "CommandComplete SELECT 3".to_string(),
+                "ReadyForQuery I".to_string()
+            ]),
             "format {format}"
         );
     }
-    for sql in ["select geometry from test_all_types()", "select date from test_all_types()"] {
-        let bound = Bind { results: &[1], ..Bind::default() };
+    for sql in [
+        "select geometry from test_all_types()",
+        "select date from test_all_types()",
+    ] {
+        let bound = Bind {
+            results: &[1],
+            ..Bind::default()
+        };
         let transcript = session.run(&[parse_statement("", sql), bound.message(), execute("", 0), sync()]);
-        assert!(transcript.iter().any(|answer| answer.starts_with("Error ")), "{sql}: {transcript:?}");
+        assert!(
+            transcript.iter().any(|answer| answer.starts_with("Error ")),
+            "{sql}: {transcript:?}"
+        );
     }
 }

@@ -17,7 +17,10 @@ const VARCHAR: u32 = 1043;
 const VARCHAR_ARRAY: u32 = 1015;
 
 fn type_of(value: &Value) -> &'static Described {
-    TYPES.iter().find(|described| described.name == value.of).expect(value.of)
+    TYPES
+        .iter()
+        .find(|described| described.name == value.of)
+        .expect(value.of)
 }
 
 fn session(server: &Server) -> Session {
@@ -39,9 +42,21 @@ fn ask(
         Some((format, bytes)) => (vec![format], vec![Some(bytes)]),
         None => (vec![], vec![]),
     };
-    let bound = Bind { formats: &formats, values: &values, results: &[result], ..Bind::default() };
+    let bound = Bind {
+        formats: &formats,
+        values: &values,
+        results: &[result],
+        ..Bind::default()
+    };
     session.send(
-        &[parse_as("", sql, oids), bound.message(), describe_portal(""), execute("", 0), sync()].concat(),
+        &[
+            parse_as("", sql, oids),
+            bound.message(),
+            describe_portal(""),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
     );
     let (mut field, mut value) = (None, None);
     for answer in session.answers() {
@@ -97,28 +112,51 @@ impl Differences {
         match got {
             Ok(got) if got == expected => {}
             Ok(got) => self.0.push(format!("{case}: expected {expected}, got {got}")),
-            Err(error) => self.0.push(format!("{case}: expected {expected}, got error {error}")),
+            Err(error) => self
+                .0
+                .push(format!("{case}: expected {expected}, got error {error}")),
         }
     }
 
     #[track_caller]
     fn assert_none(self) {
-        assert!(self.0.is_empty(), "{} differences:\n{}", self.0.len(), self.0.join("\n"));
+        assert!(
+            self.0.is_empty(),
+            "{} differences:\n{}",
+            self.0.len(),
+            self.0.join("\n")
+        );
     }
 }
 
 fn describe_all(server: &Server) -> Differences {
     let mut session = session(server);
     let mut differences = Differences::default();
-    for Described { name, oid, size, modifier } in TYPES {
+    for Described {
+        name,
+        oid,
+        size,
+        modifier,
+    } in TYPES
+    {
         let oid = match oid {
             25 if !server.is_postgres() => &VARCHAR,
             1009 if !server.is_postgres() => &VARCHAR_ARRAY,
             oid => oid,
         };
-        let described = ask(&mut session, &format!("select cast(null as {name}) as v"), &[], None, TEXT)
-            .map(|(_, field)| format!("{:?}", (field.oid, field.size, field.modifier)));
-        differences.compare(format!("null as {name}"), described, &format!("{:?}", (oid, size, modifier)));
+        let described = ask(
+            &mut session,
+            &format!("select cast(null as {name}) as v"),
+            &[],
+            None,
+            TEXT,
+        )
+        .map(|(_, field)| format!("{:?}", (field.oid, field.size, field.modifier)));
+        differences.compare(
+            format!("null as {name}"),
+            described,
+            &format!("{:?}", (oid, size, modifier)),
+        );
     }
     differences
 }
@@ -167,7 +205,13 @@ fn pass_all(server: &Server) -> Differences {
                     .map(|got| show(wanted, &got));
                 let format = |format| if format == BINARY { "binary" } else { "text" };
                 differences.compare(
-                    format!("{} {:?} {declared} {} to {}", value.of, value.text, format(given), format(wanted)),
+                    format!(
+                        "{} {:?} {declared} {} to {}",
+                        value.of,
+                        value.text,
+                        format(given),
+                        format(wanted)
+                    ),
                     got,
                     &expected(server, value, wanted),
                 );
@@ -192,17 +236,34 @@ fn store_all(server: &Server) -> Differences {
         }
         let values: Vec<&Value> = VALUES.iter().filter(|value| value.of == described.name).collect();
         session.execute("drop table if exists types_stored");
-        session.execute(&format!("create table types_stored (i int, v {})", described.name));
-        session.send(&[parse_as("", "insert into types_stored values ($1, $2)", &[]), sync()].concat());
+        session.execute(&format!(
+            "create table types_stored (i int, v {})",
+            described.name
+        ));
+        session.send(
+            &[
+                parse_as("", "insert into types_stored values ($1, $2)", &[]),
+                sync(),
+            ]
+            .concat(),
+        );
         session.answers();
         for (row, value) in values.iter().enumerate() {
             let row = row.to_string();
             let values = [Some(row.as_bytes()), Some(value.text.as_bytes())];
-            let bound = Bind { values: &values, ..Bind::default() };
+            let bound = Bind {
+                values: &values,
+                ..Bind::default()
+            };
             session.send(&[bound.message(), execute("", 0), sync()].concat());
             for answer in session.answers() {
                 if let Answer::Error(report) = answer {
-                    differences.0.push(format!("insert {} {:?}: {}", value.of, value.text, report.message()));
+                    differences.0.push(format!(
+                        "insert {} {:?}: {}",
+                        value.of,
+                        value.text,
+                        report.message()
+                    ));
                 }
             }
         }
@@ -213,15 +274,28 @@ fn store_all(server: &Server) -> Differences {
         for answer in session.answers() {
             match answer {
                 Answer::CopyData(data) => copied.extend(data),
-                Answer::Error(report) => differences.0.push(format!("copy {}: {}", described.name, report.message())),
+                Answer::Error(report) => {
+                    differences
+                        .0
+                        .push(format!("copy {}: {}", described.name, report.message()))
+                }
                 _ => {}
             }
         }
         session.execute("truncate types_stored");
-        session.send(&[query("copy types_stored from stdin"), copy_data(&copied), copy_done()].concat());
+        session.send(
+            &[
+                query("copy types_stored from stdin"),
+                copy_data(&copied),
+                copy_done(),
+            ]
+            .concat(),
+        );
         for answer in session.answers() {
             if let Answer::Error(report) = answer {
-                differences.0.push(format!("copy back {}: {}", described.name, report.message()));
+                differences
+                    .0
+                    .push(format!("copy back {}: {}", described.name, report.message()));
             }
         }
         for (row, value) in values.iter().enumerate() {
@@ -230,10 +304,20 @@ fn store_all(server: &Server) -> Differences {
                 let got = ask(&mut session, &sql, &[], None, format)
                     .and_then(|(got, _)| got.ok_or("null".into()))
                     .map(|got| show(format, &got));
-                differences.compare(format!("stored {} {:?}", value.of, value.text), got, &expected(server, value, format));
+                differences.compare(
+                    format!("stored {} {:?}", value.of, value.text),
+                    got,
+                    &expected(server, value, format),
+                );
             }
         }
-        let null = ask(&mut session, "select v from types_stored where i = -1", &[], None, BINARY);
+        let null = ask(
+            &mut session,
+            "select v from types_stored where i = -1",
+            &[],
+            None,
+            BINARY,
+        );
         differences.compare(
             format!("stored null of {}", described.name),
             null.map(|(value, _)| format!("{value:?}")),
@@ -274,7 +358,11 @@ fn null_is_null_in_every_type_and_format() {
     for described in TYPES {
         for format in [TEXT, BINARY] {
             let sql = format!("select cast($1 as {}) as v", described.name);
-            let bound = Bind { values: &[None], results: &[format], ..Bind::default() };
+            let bound = Bind {
+                values: &[None],
+                results: &[format],
+                ..Bind::default()
+            };
             session.send(&[parse_statement("", &sql), bound.message(), execute("", 0), sync()].concat());
             let answers = session.answers();
             assert_eq!(answers[2], Answer::DataRow(vec![None]), "{}", described.name);
@@ -286,13 +374,33 @@ fn null_is_null_in_every_type_and_format() {
 fn timestamps_with_time_zone_read_in_the_zone_of_the_session() {
     let mut session = session(Server::shared());
     for (zone, instant, expected) in [
-        ("Europe/Berlin", "2024-03-31 00:59:59+00", "2024-03-31 01:59:59+01"),
-        ("Europe/Berlin", "2024-03-31 01:00:00+00", "2024-03-31 03:00:00+02"),
-        ("America/St_Johns", "2024-01-01 00:00:00+00", "2023-12-31 20:30:00-03:30"),
-        ("Asia/Kathmandu", "2024-01-01 00:00:00+00", "2024-01-01 05:45:00+05:45"),
+        (
+            "Europe/Berlin",
+            "2024-03-31 00:59:59+00",
+            "2024-03-31 01:59:59+01",
+        ),
+        (
+            "Europe/Berlin",
+            "2024-03-31 01:00:00+00",
+            "2024-03-31 03:00:00+02",
+        ),
+        (
+            "America/St_Johns",
+            "2024-01-01 00:00:00+00",
+            "2023-12-31 20:30:00-03:30",
+        ),
+        (
+            "Asia/Kathmandu",
+            "2024-01-01 00:00:00+00",
+            "2024-01-01 05:45:00+05:45",
+        ),
         ("Pacific/Apia", "2011-12-30 12:00:00+00", "2011-12-31 02:00:00+14"),
         ("UTC", "2024-01-01 00:00:00+00", "2024-01-01 00:00:00+00"),
-        ("Europe/Paris", "1900-01-01 00:00:00+00", "1900-01-01 00:09:21+00:09:21"),
+        (
+            "Europe/Paris",
+            "1900-01-01 00:00:00+00",
+            "1900-01-01 00:09:21+00:09:21",
+        ),
     ] {
         session.execute(&format!("set timezone = '{zone}'"));
         let got = session.rows(&format!("select cast('{instant}' as timestamptz) as v"));
@@ -305,14 +413,25 @@ fn text_without_an_offset_is_understood_in_the_zone_of_the_session() {
     let mut session = session(Server::shared());
     session.execute("set timezone = 'Europe/Berlin'");
     let sql = "select cast($1 as timestamptz) as v";
-    let got = ask(&mut session, sql, &[1184], Some((TEXT, b"2024-07-01 12:00:00")), TEXT).unwrap();
+    let got = ask(
+        &mut session,
+        sql,
+        &[1184],
+        Some((TEXT, b"2024-07-01 12:00:00")),
+        TEXT,
+    )
+    .unwrap();
     assert_eq!(show(TEXT, &got.0.unwrap()), "2024-07-01 12:00:00+02");
 }
 
 #[test]
 fn extra_float_digits_rounds_floats_as_it_always_did() {
     let mut session = session(Server::shared());
-    for (digits, double, real) in [("1", "0.30000000000000004", "0.1"), ("0", "0.3", "0.1"), ("-10", "0.3", "0.1")] {
+    for (digits, double, real) in [
+        ("1", "0.30000000000000004", "0.1"),
+        ("0", "0.3", "0.1"),
+        ("-10", "0.3", "0.1"),
+    ] {
         session.execute(&format!("set extra_float_digits = {digits}"));
         let sql = "select cast('0.30000000000000004' as double precision) as d, cast('0.1' as real) as r";
         assert_eq!(session.rows(sql), [format!("{double}|{real}")], "{digits}");
@@ -336,18 +455,48 @@ fn other_spellings_of_a_value_are_understood_in_parameters() {
         (1700, "numeric(10,2)", "2.345", "2.35"),
         (1700, "numeric(10,2)", "-2.345", "-2.35"),
         (1082, "date", "20240229", "2024-02-29"),
-        (1114, "timestamp", "2024-02-29T12:00:00.5", "2024-02-29 12:00:00.5"),
+        (
+            1114,
+            "timestamp",
+            "2024-02-29T12:00:00.5",
+            "2024-02-29 12:00:00.5",
+        ),
         (1114, "timestamp", "2024-02-29", "2024-02-29 00:00:00"),
-        (1184, "timestamptz", "2024-02-29T12:00:00Z", "2024-02-29 12:00:00+00"),
-        (1184, "timestamptz", "2024-02-29 12:00:00-0530", "2024-02-29 17:30:00+00"),
+        (
+            1184,
+            "timestamptz",
+            "2024-02-29T12:00:00Z",
+            "2024-02-29 12:00:00+00",
+        ),
+        (
+            1184,
+            "timestamptz",
+            "2024-02-29 12:00:00-0530",
+            "2024-02-29 17:30:00+00",
+        ),
         (1083, "time", "04:05", "04:05:00"),
-        (1186, "interval", "P1Y2M3DT4H5M6S", "1 year 2 mons 3 days 04:05:06"),
+        (
+            1186,
+            "interval",
+            "P1Y2M3DT4H5M6S",
+            "1 year 2 mons 3 days 04:05:06",
+        ),
         (1186, "interval", "1-2", "1 year 2 mons"),
         (1186, "interval", "3 days ago", "-3 days"),
         (1186, "interval", "1.5 hours", "01:30:00"),
         (1186, "interval", "2 weeks", "14 days"),
-        (2950, "uuid", "{12345678-9ABC-DEF0-8123-456789ABCDEF}", "12345678-9abc-def0-8123-456789abcdef"),
-        (2950, "uuid", "123456789abcdef08123456789abcdef", "12345678-9abc-def0-8123-456789abcdef"),
+        (
+            2950,
+            "uuid",
+            "{12345678-9ABC-DEF0-8123-456789ABCDEF}",
+            "12345678-9abc-def0-8123-456789abcdef",
+        ),
+        (
+            2950,
+            "uuid",
+            "123456789abcdef08123456789abcdef",
+            "12345678-9abc-def0-8123-456789abcdef",
+        ),
         (17, "bytea", r"a\\b\001", r"\x615c6201"),
         (1007, "integer[]", " { 1 , 2 } ", "{1,2}"),
         (1009, "text[]", r#"{ a b , "c" , nUll }"#, r#"{"a b",c,NULL}"#),
@@ -386,7 +535,9 @@ fn values_that_are_not_of_their_type_are_refused_with_the_right_state() {
     ] {
         let sql = format!("select cast($1 as {name}) as v");
         let got = ask(&mut session, &sql, &[oid], Some((TEXT, given.as_bytes())), TEXT);
-        let got = got.map(|_| ()).map_err(|error| error.split(' ').next().unwrap_or_default().to_string());
+        let got = got
+            .map(|_| ())
+            .map_err(|error| error.split(' ').next().unwrap_or_default().to_string());
         assert_eq!(got, Err(state.to_string()), "{name} {given:?}");
     }
 }

@@ -29,15 +29,20 @@ impl Output {
 /// psql without anybody's start file, quiet, unaligned, rows only.
 pub fn psql(conninfo: &str) -> Command {
     let mut command = Command::new("psql");
-    command.args(["-X", "-q", "-A", "-t", "-P", "pager=off", "-d", conninfo]).env_remove("PGPASSWORD").env("PGGSSENCMODE", "prefer");
+    command
+        .args(["-X", "-q", "-A", "-t", "-P", "pager=off", "-d", conninfo])
+        .env_remove("PGPASSWORD")
+        .env("PGGSSENCMODE", "prefer");
     command
 }
 
 /// The Python of the client tests.
 #[track_caller]
 pub fn python() -> Command {
-    let path = env::var_os("DUCKGRES_TEST_PYTHON")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"), PathBuf::from);
+    let path = env::var_os("DUCKGRES_TEST_PYTHON").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"),
+        PathBuf::from,
+    );
     assert!(
         path.exists(),
         "{} is missing: `./dev test` makes it, or DUCKGRES_TEST_PYTHON names a Python with the packages of \
@@ -50,9 +55,13 @@ pub fn python() -> Command {
 /// Runs a program to its end and has it read `input`.
 #[track_caller]
 pub fn run(command: &mut Command, input: &str) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child =
-        command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     thread::spawn(move || stdin.write_all(input.as_bytes()));
@@ -66,11 +75,19 @@ pub fn run(command: &mut Command, input: &str) -> Output {
             None => {
                 child.kill().ok();
                 child.wait().ok();
-                panic!("{command:?} does not end; it wrote:\n{}{}", out.join().unwrap(), err.join().unwrap());
+                panic!(
+                    "{command:?} does not end; it wrote:\n{}{}",
+                    out.join().unwrap(),
+                    err.join().unwrap()
+                );
             }
         }
     };
-    Output { status, out: out.join().unwrap(), err: err.join().unwrap() }
+    Output {
+        status,
+        out: out.join().unwrap(),
+        err: err.join().unwrap(),
+    }
 }
 
 fn collect(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String> {

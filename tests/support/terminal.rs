@@ -57,7 +57,12 @@ impl Terminal {
                 }
             }
         });
-        Terminal { keyboard, screen, shown: String::new(), child }
+        Terminal {
+            keyboard,
+            screen,
+            shown: String::new(),
+            child,
+        }
     }
 
     /// Types a line and Enter.
@@ -70,7 +75,11 @@ impl Terminal {
     pub fn await_text(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.look_for(text, Duration::from_millis(100)) {
-            assert!(Instant::now() < deadline, "{text:?} is not shown, but this:\n{}", self.shown);
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} is not shown, but this:\n{}",
+                self.shown
+            );
         }
     }
 
@@ -84,7 +93,11 @@ impl Terminal {
             if self.look_for(text, Duration::from_millis(500)) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{text:?} is not shown, but this:\n{}", self.shown);
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} is not shown, but this:\n{}",
+                self.shown
+            );
         }
     }
 
@@ -92,7 +105,9 @@ impl Terminal {
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
         self.keyboard.write_all(b"\x04").unwrap();
-        eventually("the program leaves its terminal", || self.child.try_wait().unwrap())
+        eventually("the program leaves its terminal", || {
+            self.child.try_wait().unwrap()
+        })
     }
 
     fn look_for(&mut self, text: &str, patience: Duration) -> bool {
