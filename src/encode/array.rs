@@ -1,17 +1,12 @@
 //! Lists and arrays as PostgreSQL arrays; nested ones have more dimensions.
 
-use super::column::{Column, Context, Data};
+use super::column::{Column, Context, Data, Step};
 use super::writer::Writer;
 use super::{EncodeError, pg_type::oid};
 
 /// `{1,NULL,"a b"}`, `{{1,2},{3,4}}`. Sub-lists of different lengths are
 /// written as they are: text has a place for them, if not in PostgreSQL.
-pub(super) fn text(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Result<(), EncodeError> {
+pub(super) fn text(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };
@@ -25,7 +20,7 @@ pub(super) fn text(
             continue;
         }
         let mark = w.position();
-        child.text(row, w, context)?;
+        child.bare_text(row, w, context)?;
         if child.needs_quotes() {
             quote(w, mark, context);
         }
@@ -83,12 +78,7 @@ fn quote(w: &mut Writer, mark: usize, context: &mut Context) {
 
 /// The binary form (`array_send`): dimensions, whether there are nulls, the
 /// element type, length and lower bound of each dimension, elements.
-pub(super) fn binary(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Result<(), EncodeError> {
+pub(super) fn binary(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     let mut lengths = Vec::new();
     measure(column, row, 0, &mut lengths)?;
     let mut leaf = column;
@@ -116,24 +106,19 @@ pub(super) fn binary(
 }
 
 /// The length of each dimension; an error when sub-lists differ in length.
-fn measure(
-    column: &Column<'_>,
-    row: usize,
-    depth: usize,
-    lengths: &mut Vec<usize>,
-) -> Result<(), EncodeError> {
+fn measure(column: &Column<'_>, row: usize, depth: usize, lengths: &mut Vec<usize>) -> Step {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(());
     };
     match lengths.get(depth) {
         None => lengths.push(rows.len()),
         Some(length) if *length == rows.len() => {}
-        Some(_) => return Err(EncodeError::RaggedArray),
+        Some(_) => return Err(Box::new(EncodeError::RaggedArray)),
     }
     if matches!(child.data, Data::List(..) | Data::Array(..)) {
         for row in rows {
             if child.is_null(row) {
-                return Err(EncodeError::RaggedArray);
+                return Err(Box::new(EncodeError::RaggedArray));
             }
             measure(child, row, depth + 1, lengths)?;
         }
@@ -147,7 +132,7 @@ fn elements(
     row: usize,
     w: &mut Writer,
     context: &mut Context,
-) -> Result<bool, EncodeError> {
+) -> Result<bool, Box<EncodeError>> {
     let Some((rows, child)) = column.elements(row) else {
         return Ok(false);
     };
@@ -160,9 +145,7 @@ fn elements(
             nulls = true;
             w.array((-1i32).to_be_bytes());
         } else {
-            let mark = w.begin();
             child.binary(row, w, context)?;
-            w.end(mark);
         }
     }
     Ok(nulls)

@@ -5,8 +5,8 @@
 //! `match` away.
 
 use super::EncodeError;
+use super::Settings;
 use super::time::Zone;
-use super::{Settings, number};
 use crate::engine::chunk::Native;
 use crate::engine::{HugeInt, Interval, ListEntry, LogicalType, Strings, UHugeInt, Validity, Vector};
 
@@ -85,6 +85,10 @@ impl Unit {
     }
 }
 
+/// The outcome of writing a value. Boxed, so that the way without an error
+/// costs one register.
+pub(super) type Step = Result<(), Box<EncodeError>>;
+
 /// What writing a value needs besides the value.
 pub(super) struct Context {
     pub(super) zone: Zone,
@@ -100,10 +104,6 @@ impl Context {
             extra_float_digits: settings.extra_float_digits,
             scratch: Vec::new(),
         }
-    }
-
-    pub(super) fn float<F: number::Float>(&self, w: &mut super::writer::Writer, value: F) {
-        number::float(w, value, self.extra_float_digits);
     }
 }
 

@@ -92,6 +92,12 @@ impl EncodeError {
     }
 }
 
+impl From<Box<EncodeError>> for EncodeError {
+    fn from(error: Box<EncodeError>) -> Self {
+        *error
+    }
+}
+
 /// As much of a client's text as belongs into a message.
 pub(super) fn excerpt(text: &str) -> String {
     const LIMIT: usize = 200;

@@ -1,18 +1,13 @@
 //! Structs, maps and unions, for which PostgreSQL has no type without a
 //! declaration, as JSON: the values in it look as `to_json` prints them.
 
-use super::column::{Column, Context, Data, range};
+use super::column::{Column, Context, Data, Step, range};
+use super::time;
 use super::writer::Writer;
-use super::{EncodeError, time};
 
 /// Appends a row, which may be null, as JSON. A struct is an object, a map
 /// one whose keys are the text of the keys, a union the value of its member.
-pub(super) fn value(
-    column: &Column<'_>,
-    row: usize,
-    w: &mut Writer,
-    context: &mut Context,
-) -> Result<(), EncodeError> {
+pub(super) fn value(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     if column.is_null(row) {
         w.bytes(b"null");
         return Ok(());
@@ -40,15 +35,19 @@ pub(super) fn value(
         | Data::Decimal16(..)
         | Data::Decimal32(..)
         | Data::Decimal64(..)
-        | Data::Decimal128(..) => column.text(row, w, context)?,
+        | Data::Decimal128(..) => column.bare_text(row, w, context)?,
         Data::Timestamp(values, unit) => {
             w.byte(b'"');
-            time::timestamp(w, unit.micros(values[row]), b'T');
+            w.value(false, |out, at| {
+                time::timestamp(out, at, unit.micros(values[row]), b'T')
+            });
             w.byte(b'"');
         }
         Data::TimestampTz(values) => {
             w.byte(b'"');
-            time::timestamp_tz(w, values[row], &mut context.zone, b'T');
+            w.value(false, |out, at| {
+                time::timestamp_tz(out, at, values[row], &mut context.zone, b'T')
+            });
             w.byte(b'"');
         }
         Data::List(..) | Data::Array(..) => {
@@ -99,10 +98,10 @@ pub(super) fn value(
 }
 
 /// The text of a row as a JSON string.
-fn quoted(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Result<(), EncodeError> {
+fn quoted(column: &Column<'_>, row: usize, w: &mut Writer, context: &mut Context) -> Step {
     w.byte(b'"');
     let mark = w.position();
-    column.text(row, w, context)?;
+    column.bare_text(row, w, context)?;
     let escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
     if w.since(mark).iter().any(escaped) {
         let mut text = std::mem::take(&mut context.scratch);

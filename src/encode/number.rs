@@ -5,9 +5,10 @@
 //! the register. Floats take their shortest digits from `zmij`; PostgreSQL's
 //! choice between fixed and exponent form is made here.
 
-use super::writer::Writer;
+use super::writer::{Slot, put};
 
-const ASCII: u64 = 0x3030_3030_3030_3030;
+/// What makes [`digits8`] ASCII.
+pub(super) const ASCII: u64 = 0x3030_3030_3030_3030;
 const E8: u64 = 100_000_000;
 const E16: u64 = E8 * E8;
 
@@ -61,181 +62,171 @@ fn unsigned(out: &mut [u8], number: u64) -> usize {
     count + 16
 }
 
-#[inline]
-pub(super) fn int(w: &mut Writer, number: i64) {
-    let slot = w.slot::<32>();
-    slot[0] = b'-';
-    let sign = usize::from(number < 0);
-    let count = unsigned(&mut slot[sign..], number.unsigned_abs());
-    w.advance(sign + count);
+#[inline(always)]
+pub(super) fn int(out: &mut Slot, at: usize, number: i64) -> usize {
+    out[at] = b'-';
+    uint(out, at + usize::from(number < 0), number.unsigned_abs())
 }
 
-#[inline]
-pub(super) fn uint(w: &mut Writer, number: u64) {
-    let count = unsigned(w.slot::<32>(), number);
-    w.advance(count);
+#[inline(always)]
+pub(super) fn uint(out: &mut Slot, at: usize, number: u64) -> usize {
+    at + unsigned(&mut out[at..], number)
 }
 
-pub(super) fn uint128(w: &mut Writer, number: u128) {
+pub(super) fn uint128(out: &mut Slot, at: usize, number: u128) -> usize {
     const E16: u128 = self::E16 as u128;
     if let Ok(small) = u64::try_from(number) {
-        return uint(w, small);
+        return uint(out, at, small);
     }
     // 39 digits at most: 7 + 16 + 16.
     let (rest, low) = (number / E16, (number % E16) as u64);
     let (high, middle) = (rest / E16, (rest % E16) as u64);
-    match high {
-        0 => uint(w, middle),
+    let at = match high {
+        0 => uint(out, at, middle),
         high => {
-            uint(w, high as u64);
-            padded16(w, middle);
+            let at = uint(out, at, high as u64);
+            padded16(out, at, middle)
         }
-    }
-    padded16(w, low);
+    };
+    padded16(out, at, low)
 }
 
 /// A number below 10^16 with leading zeros.
-fn padded16(w: &mut Writer, number: u64) {
-    w.array(ascii8((number / E8) as u32));
-    w.array(ascii8((number % E8) as u32));
+fn padded16(out: &mut Slot, at: usize, number: u64) -> usize {
+    let at = put(out, at, ascii8((number / E8) as u32));
+    put(out, at, ascii8((number % E8) as u32))
 }
 
-pub(super) fn int128(w: &mut Writer, number: i128) {
-    if number < 0 {
-        w.byte(b'-');
-    }
-    uint128(w, number.unsigned_abs());
+pub(super) fn int128(out: &mut Slot, at: usize, number: i128) -> usize {
+    out[at] = b'-';
+    uint128(out, at + usize::from(number < 0), number.unsigned_abs())
 }
 
-/// A decimal with `scale` digits after the point.
+/// A decimal with `scale` digits after the point, at most 38.
 #[inline]
-pub(super) fn decimal(w: &mut Writer, unscaled: i64, scale: u8) {
+pub(super) fn decimal(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> usize {
     if scale == 0 {
-        return int(w, unscaled);
+        return int(out, at, unscaled);
     }
     let number = unscaled.unsigned_abs();
     let scale = usize::from(scale);
-    // All digits with leading zeros, so that point and first digit can be
-    // found by position: 24, and as much again that may be read behind them.
-    let mut digits = [0u8; 48];
-    let low = (number % E8) as u32;
-    digits[16..24].copy_from_slice(&ascii8(low));
-    let zeros = if number < E8 {
-        digits[..16].copy_from_slice(&[b'0'; 16]);
-        16 + ((digits8(low) | (1 << 56)).trailing_zeros() / 8) as usize
-    } else {
-        let rest = number / E8;
-        let (high, middle) = (rest / E8, rest % E8);
-        digits[..8].copy_from_slice(&ascii8(high as u32));
-        digits[8..16].copy_from_slice(&ascii8(middle as u32));
-        match high {
-            0 => 8 + (digits8(middle as u32).trailing_zeros() / 8) as usize,
-            high => (digits8(high as u32).trailing_zeros() / 8) as usize,
-        }
-    };
-    let point = 24 - scale;
-    let first = zeros.min(point - 1);
-    let whole = point - first;
-    let sign = usize::from(unscaled < 0);
-    let slot = w.slot::<56>();
-    slot[0] = b'-';
-    slot[sign..sign + 24].copy_from_slice(&digits[first..first + 24]);
-    slot[sign + whole] = b'.';
-    slot[sign + whole + 1..sign + whole + 25].copy_from_slice(&digits[point..point + 24]);
-    w.advance(sign + whole + 1 + scale);
+    if number < E16 && scale < 16 {
+        // Sixteen digits in a register, the first in the lowest byte.
+        let (high, low) = (digits8((number / E8) as u32), digits8((number % E8) as u32));
+        let digits = (u128::from(low) << 64) | u128::from(high);
+        let zeros = (digits.trailing_zeros() / 8) as usize;
+        let digits = digits | (u128::from(ASCII) << 64) | u128::from(ASCII);
+        let point = 16 - scale;
+        let first = zeros.min(point - 1);
+        out[at] = b'-';
+        let at = at + usize::from(unscaled < 0);
+        put(out, at, (digits >> (8 * first)).to_le_bytes());
+        // Overwrites what the first has written of the fraction.
+        let at = put(out, at + point - first, *b".");
+        put(out, at, (digits >> (8 * point)).to_le_bytes());
+        return at + scale;
+    }
+    long_decimal(out, at, unscaled.into(), scale as u8)
 }
 
-pub(super) fn decimal128(w: &mut Writer, unscaled: i128, scale: u8) {
-    if let Ok(small) = i64::try_from(unscaled)
-        && scale < 20
-    {
-        return decimal(w, small, scale);
+pub(super) fn decimal128(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
+    match i64::try_from(unscaled) {
+        Ok(small) => decimal(out, at, small, scale),
+        Err(_) if scale == 0 => int128(out, at, unscaled),
+        Err(_) => long_decimal(out, at, unscaled, scale),
     }
-    if scale == 0 {
-        return int128(w, unscaled);
-    }
-    if unscaled < 0 {
-        w.byte(b'-');
-    }
+}
+
+#[cold]
+fn long_decimal(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
+    out[at] = b'-';
+    let at = at + usize::from(unscaled < 0);
     let power = 10u128.pow(u32::from(scale));
     let number = unscaled.unsigned_abs();
-    uint128(w, number / power);
-    w.byte(b'.');
-    let mark = w.position();
-    // A leading 1 keeps the zeros that the fraction begins with.
-    uint128(w, number % power + power);
-    // Its place is taken by moving the digits over it.
-    let scale = usize::from(scale);
-    let mut digits = [0; 40];
-    digits[..scale].copy_from_slice(&w.since(mark)[1..]);
-    w.truncate(mark);
-    w.bytes(&digits[..scale]);
+    let point = uint128(out, at, number / power);
+    // A leading 1 keeps the zeros that the fraction begins with; the point
+    // takes its place.
+    let end = uint128(out, point, number % power + power);
+    out[point] = b'.';
+    end
 }
 
-/// `numeric`'s binary form: digits to the base of 10,000.
-pub(super) fn numeric_binary(w: &mut Writer, unscaled: i128, scale: u8) {
-    numeric_binary_unsigned(w, unscaled < 0, unscaled.unsigned_abs(), scale);
-}
-
+/// `numeric`'s binary form (`numeric_send`): the number of digits to the base
+/// of 10,000, the weight of the first, sign, scale, and the digits without
+/// zeros at either end.
 #[inline]
-pub(super) fn numeric_binary_unsigned(w: &mut Writer, negative: bool, number: u128, scale: u8) {
-    // The groups count from the point on: fill the fraction to whole groups.
+pub(super) fn numeric_binary(out: &mut Slot, at: usize, negative: bool, number: u128, scale: u8) -> usize {
+    // The digits count from the point on: fill the fraction to whole ones.
     let fill = (4 - scale % 4) % 4;
+    let fraction = (i32::from(scale) + i32::from(fill)) / 4;
     let power = [1u64, 10, 100, 1000][usize::from(fill)];
-    let mut groups = [0u16; 12];
-    let mut first = groups.len();
-    let mut next = |group: u16| {
-        first -= 1;
-        groups[first] = group;
-    };
     match u64::try_from(number)
         .ok()
         .and_then(|number| number.checked_mul(power))
     {
-        Some(mut rest) => {
-            while rest != 0 {
-                next((rest % 10_000) as u16);
-                rest /= 10_000;
-            }
+        Some(number) if number < E16 => {
+            // Four digits side by side in one register, the first on top.
+            let (high, low) = (number / E8, number % E8);
+            let (a, b, c, d) = (high / 10_000, high % 10_000, low / 10_000, low % 10_000);
+            let digits = (a << 48) | (b << 32) | (c << 16) | d;
+            let leading = digits.leading_zeros() / 16;
+            let trailing = digits.trailing_zeros() / 16;
+            let (count, weight) = match number {
+                0 => (0, 0),
+                _ => (4 - leading - trailing, 3 - leading as i32 - fraction),
+            };
+            let at = numeric_head(out, at, count as usize, weight, negative, scale);
+            put(
+                out,
+                at,
+                digits.checked_shl(16 * leading).unwrap_or(0).to_be_bytes(),
+            );
+            at + 2 * count as usize
         }
-        None => {
-            // Up to 39 digits times 1000 is more than 128 bits hold.
-            let low = (number % u128::from(E16)) * u128::from(power);
-            let high = (number / u128::from(E16)) * u128::from(power) + low / u128::from(E16);
-            let mut low = (low % u128::from(E16)) as u64;
-            for _ in 0..4 {
-                next((low % 10_000) as u16);
-                low /= 10_000;
-            }
-            let mut high = high;
-            while high != 0 {
-                next((high % 10_000) as u16);
-                high /= 10_000;
-            }
+        _ => long_numeric_binary(out, at, negative, number, scale, power, fraction),
+    }
+}
+
+#[inline(always)]
+fn numeric_head(out: &mut Slot, at: usize, count: usize, weight: i32, negative: bool, scale: u8) -> usize {
+    let sign = if negative { 0x4000 } else { 0 };
+    let head = ((count as u64) << 48) | (u64::from(weight as u16) << 32) | (sign << 16) | u64::from(scale);
+    put(out, at, head.to_be_bytes())
+}
+
+#[cold]
+fn long_numeric_binary(
+    out: &mut Slot,
+    at: usize,
+    negative: bool,
+    number: u128,
+    scale: u8,
+    power: u64,
+    fraction: i32,
+) -> usize {
+    // Up to 39 digits times 1000 is more than 128 bits hold.
+    let low = (number % u128::from(E16)) * u128::from(power);
+    let mut high = (number / u128::from(E16)) * u128::from(power) + low / u128::from(E16);
+    let mut low = (low % u128::from(E16)) as u64;
+    let mut digits = [0u16; 12];
+    for (index, digit) in digits.iter_mut().rev().enumerate() {
+        if index < 4 {
+            *digit = (low % 10_000) as u16;
+            low /= 10_000;
+        } else {
+            *digit = (high % 10_000) as u16;
+            high /= 10_000;
         }
     }
-    let count = groups.len() - first;
-    let fraction = (i32::from(scale) + i32::from(fill)) / 4;
-    let weight = count as i32 - fraction - 1;
-    let significant = &groups[first..];
-    let trailing = significant.iter().rev().take_while(|group| **group == 0).count();
-    let leading = significant.iter().take_while(|group| **group == 0).count();
-    let slot = w.slot::<32>();
-    let (count, weight) = match count == trailing {
-        true => (0, 0),
-        false => (count - trailing - leading, weight - leading as i32),
-    };
-    slot[..2].copy_from_slice(&(count as u16).to_be_bytes());
-    slot[2..4].copy_from_slice(&(weight as i16).to_be_bytes());
-    slot[4..6].copy_from_slice(&if negative { 0x4000u16 } else { 0 }.to_be_bytes());
-    slot[6..8].copy_from_slice(&u16::from(scale).to_be_bytes());
-    for (place, group) in slot[8..]
-        .chunks_exact_mut(2)
-        .zip(&significant[leading.min(significant.len())..])
-    {
-        place.copy_from_slice(&group.to_be_bytes());
+    let leading = digits.iter().take_while(|digit| **digit == 0).count();
+    let trailing = digits.iter().rev().take_while(|digit| **digit == 0).count();
+    let weight = digits.len() as i32 - leading as i32 - fraction - 1;
+    let significant = &digits[leading..digits.len() - trailing];
+    let mut at = numeric_head(out, at, significant.len(), weight, negative, scale);
+    for digit in significant {
+        at = put(out, at, digit.to_be_bytes());
     }
-    w.advance(8 + 2 * count);
+    at
 }
 
 /// How a float type prints.
@@ -269,7 +260,7 @@ impl Float for f64 {
 
 /// A float as `float4out` and `float8out` print it.
 #[inline]
-pub(super) fn float<F: Float>(w: &mut Writer, number: F, extra_digits: i32) {
+pub(super) fn float<F: Float>(out: &mut Slot, at: usize, number: F, extra_digits: i32) -> usize {
     let wide = number.wide();
     if !wide.is_finite() {
         let name: &[u8] = match wide {
@@ -277,37 +268,84 @@ pub(super) fn float<F: Float>(w: &mut Writer, number: F, extra_digits: i32) {
             _ if wide > 0.0 => b"Infinity",
             _ => b"-Infinity",
         };
-        return w.bytes(name);
+        return append(out, at, name);
     }
     if extra_digits <= 0 {
-        return rounded_float(w, wide, (F::DIGITS + extra_digits).max(1) as usize);
+        return rounded_float(out, at, wide, (F::DIGITS + extra_digits).max(1) as usize);
+    }
+    if let Some(end) = cents::<F>(out, at, wide) {
+        return end;
     }
     let mut buffer = zmij::Buffer::new();
     let shortest = buffer.format_finite(number).as_bytes();
     // Fixed form without an exponent, below the limit: as it is, but for the
     // ".0" of whole numbers.
-    let magnitude = wide.abs();
-    if (1e-3..F::LIMIT).contains(&magnitude) && shortest.len() <= 24 {
-        let length = shortest.strip_suffix(b".0").unwrap_or(shortest).len();
-        let slot = w.slot::<24>();
-        slot[..shortest.len()].copy_from_slice(shortest);
-        return w.advance(length);
+    if (1e-3..F::LIMIT).contains(&wide.abs()) {
+        let end = append(out, at, shortest);
+        return end - if shortest.ends_with(b".0") { 2 } else { 0 };
     }
-    reformat(w, shortest, F::FIXED_BELOW);
+    reformat(out, at, shortest, F::FIXED_BELOW)
+}
+
+/// Prints a double that is a number of hundredths, as prices are, and says
+/// where it ends.
+///
+/// When the double next to `hundredths / 100` is `number`, that quotient is
+/// its shortest form: it has no more than 15 digits, and no two decimals of
+/// 15 digits are read as the same double.
+#[inline(always)]
+fn cents<F: Float>(out: &mut Slot, at: usize, number: f64) -> Option<usize> {
+    const LIMIT: f64 = 1e15;
+    let scaled = number.abs() * 100.0;
+    if F::DIGITS != 15 || !(1.0..LIMIT).contains(&scaled) {
+        return None;
+    }
+    let hundredths = (scaled + 0.5) as u64;
+    if hundredths as f64 / 100.0 != number.abs() {
+        return None;
+    }
+    out[at] = b'-';
+    let at = at + usize::from(number < 0.0);
+    let (whole, fraction) = (hundredths / 100, (hundredths % 100) as u8);
+    let end = uint(out, at, whole);
+    let (tens, ones) = (fraction / 10, fraction % 10);
+    put(out, end, [b'.', b'0' + tens, b'0' + ones]);
+    Some(match (tens, ones) {
+        (0, 0) => end,
+        (_, 0) => end + 2,
+        _ => end + 3,
+    })
+}
+
+/// Writes a few bytes; 8 to 24 of them without a call.
+#[inline(always)]
+fn append(out: &mut Slot, at: usize, bytes: &[u8]) -> usize {
+    let end = at + bytes.len();
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(head), Some(tail)) if bytes.len() <= 24 => {
+            put(out, at, *head);
+            if let Some(middle) = bytes.get(8..16) {
+                out[at + 8..at + 16].copy_from_slice(middle);
+            }
+            put(out, end - 8, *tail);
+        }
+        _ => out[at..end].copy_from_slice(bytes),
+    }
+    end
 }
 
 /// `%.*g` with this many digits.
 #[cold]
-fn rounded_float(w: &mut Writer, number: f64, digits: usize) {
+fn rounded_float(out: &mut Slot, at: usize, number: f64, digits: usize) -> usize {
     let text = format!("{number:.*e}", digits - 1);
-    reformat(w, text.as_bytes(), digits as i32);
+    reformat(out, at, text.as_bytes(), digits as i32)
 }
 
 /// Prints a number that is given in any usual form in PostgreSQL's: fixed for
 /// exponents from -4 to below `fixed_below`, else as in `1.5e+20`.
 #[cold]
-fn reformat(w: &mut Writer, text: &[u8], fixed_below: i32) {
-    let (sign, text) = match text.strip_prefix(b"-") {
+fn reformat(out: &mut Slot, at: usize, text: &[u8], fixed_below: i32) -> usize {
+    let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
         None => (false, text),
     };
@@ -337,54 +375,50 @@ fn reformat(w: &mut Writer, text: &[u8], fixed_below: i32) {
             _ => {}
         }
     }
-    if sign {
-        w.byte(b'-');
-    }
+    out[at] = b'-';
+    let at = at + usize::from(negative);
     let exponent: i32 = exponent + point as i32 - leading - 1;
     while count > 0 && digits[count - 1] == b'0' {
         count -= 1;
     }
     let digits = &digits[..count];
     if digits.is_empty() {
-        return w.byte(b'0');
+        return put(out, at, *b"0");
     }
     if (-4..0).contains(&exponent) {
-        w.bytes(&b"0.000"[..1 + (-exponent) as usize]);
-        w.bytes(digits);
-    } else if (0..fixed_below).contains(&exponent) {
+        let at = append(out, at, &b"0.000"[..1 + (-exponent) as usize]);
+        return append(out, at, digits);
+    }
+    if (0..fixed_below).contains(&exponent) {
         let whole = exponent as usize + 1;
         if count <= whole {
-            w.bytes(digits);
-            for _ in count..whole {
-                w.byte(b'0');
-            }
-        } else {
-            w.bytes(&digits[..whole]);
-            w.byte(b'.');
-            w.bytes(&digits[whole..]);
+            let end = append(out, at, digits);
+            return append(out, end, &b"000000000000000"[..whole - count]);
         }
-    } else {
-        w.byte(digits[0]);
-        if count > 1 {
-            w.byte(b'.');
-            w.bytes(&digits[1..]);
-        }
-        w.bytes(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.abs() < 10 {
-            w.byte(b'0');
-        }
-        uint(w, u64::from(exponent.unsigned_abs()));
+        let at = append(out, at, &digits[..whole]);
+        let at = put(out, at, *b".");
+        return append(out, at, &digits[whole..]);
     }
+    let mut at = put(out, at, [digits[0]]);
+    if count > 1 {
+        at = put(out, at, *b".");
+        at = append(out, at, &digits[1..]);
+    }
+    at = append(out, at, if exponent < 0 { b"e-" } else { b"e+" });
+    if exponent.abs() < 10 {
+        at = put(out, at, *b"0");
+    }
+    uint(out, at, u64::from(exponent.unsigned_abs()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Writer)) -> String {
-        let mut w = Writer::default();
-        write(&mut w);
-        String::from_utf8(w.since(0).to_vec()).unwrap()
+    fn written(write: impl FnOnce(&mut Slot, usize) -> usize) -> String {
+        let mut slot = [b'?'; 96];
+        let end = write(&mut slot, 3);
+        String::from_utf8(slot[3..end].to_vec()).unwrap()
     }
 
     #[test]
@@ -401,11 +435,11 @@ mod tests {
             ]);
         }
         for number in numbers {
-            assert_eq!(written(|w| uint(w, number)), number.to_string());
+            assert_eq!(written(|out, at| uint(out, at, number)), number.to_string());
             let signed = number as i64;
-            assert_eq!(written(|w| int(w, signed)), signed.to_string());
+            assert_eq!(written(|out, at| int(out, at, signed)), signed.to_string());
             let long = u128::from(number) * u128::from(u64::MAX - 3);
-            assert_eq!(written(|w| uint128(w, long)), long.to_string());
+            assert_eq!(written(|out, at| uint128(out, at, long)), long.to_string());
         }
         for number in [
             i128::MIN,
@@ -415,10 +449,44 @@ mod tests {
             10i128.pow(16) + 1,
             -1,
         ] {
-            assert_eq!(written(|w| int128(w, number)), number.to_string());
+            assert_eq!(written(|out, at| int128(out, at, number)), number.to_string());
         }
         for number in 0..100_000u32 {
             assert_eq!(ascii8(number * 999), format!("{:08}", number * 999).as_bytes());
+        }
+    }
+
+    #[test]
+    fn doubles_read_back_the_same_and_have_no_shorter_form() {
+        let mut seed = 88_172_645_463_325_252u64;
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        for _ in 0..200_000 {
+            let random = next();
+            let cents = (random >> (random % 60)) as f64 / 100.0;
+            for number in [
+                cents,
+                -cents,
+                cents * 1.1,
+                f64::from_bits(random),
+                (random >> 20) as f64,
+            ] {
+                if !number.is_finite() {
+                    continue;
+                }
+                let text = written(|out, at| float(out, at, number, 1));
+                assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");
+                let digits = |text: &str| {
+                    let mantissa = text.split('e').next().unwrap_or(text);
+                    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+                    digits.trim_start_matches('0').trim_end_matches('0').len()
+                };
+                assert_eq!(digits(&text), digits(&format!("{number:e}")), "{text}");
+            }
         }
     }
 
@@ -438,24 +506,24 @@ mod tests {
             (1_0000_0000_0000_0000, 4, "1000000000000.0000"),
             (42, 0, "42"),
         ] {
-            assert_eq!(written(|w| decimal(w, number, scale)), text);
-            assert_eq!(written(|w| decimal128(w, number.into(), scale)), text);
+            assert_eq!(written(|out, at| decimal(out, at, number, scale)), text);
+            assert_eq!(written(|out, at| decimal128(out, at, number.into(), scale)), text);
         }
         let most = 10i128.pow(38) - 1;
         assert_eq!(
-            written(|w| decimal128(w, most, 38)),
+            written(|out, at| decimal128(out, at, most, 38)),
             format!("0.{}", "9".repeat(38))
         );
         assert_eq!(
-            written(|w| decimal128(w, -most, 37)),
+            written(|out, at| decimal128(out, at, -most, 37)),
             format!("-9.{}", "9".repeat(37))
         );
         assert_eq!(
-            written(|w| decimal128(w, 7, 38)),
+            written(|out, at| decimal128(out, at, 7, 38)),
             format!("0.{}7", "0".repeat(37))
         );
         assert_eq!(
-            written(|w| decimal128(w, 10i128.pow(37), 20)),
+            written(|out, at| decimal128(out, at, 10i128.pow(37), 20)),
             "100000000000000000.00000000000000000000"
         );
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::column::{self, Column, Context};
+use super::column::{self, Column, Context, Step};
 use super::writer::Writer;
 use super::{EncodeError, Settings};
 use crate::engine::{Chunk, LogicalType};
@@ -64,6 +64,7 @@ impl RowEncoder {
         rows: Range<usize>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        let rows_of = rows;
         let columns = self
             .types
             .iter()
@@ -76,40 +77,65 @@ impl RowEncoder {
                 ))
             })
             .collect::<Result<Vec<_>, EncodeError>>()?;
-        let [high, low] = (columns.len() as u16).to_be_bytes();
-        let w = &mut self.writer;
+        let mut rows = Rows {
+            columns: &columns,
+            w: &mut self.writer,
+            context: &mut self.context,
+        };
+        let result = match self.formats.first() {
+            Some(first) if self.formats.iter().any(|format| format != first) => {
+                rows.encode::<MIXED>(rows_of, out)
+            }
+            Some(Format::Binary) => rows.encode::<BINARY>(rows_of, out),
+            _ => rows.encode::<TEXT>(rows_of, out),
+        };
+        self.writer.drain_into(out);
+        Ok(result?)
+    }
+}
+
+const TEXT: u8 = 0;
+const BINARY: u8 = 1;
+const MIXED: u8 = 2;
+
+struct Rows<'a, 'chunk> {
+    columns: &'a [(bool, Column<'chunk>)],
+    w: &'a mut Writer,
+    context: &'a mut Context,
+}
+
+impl Rows<'_, '_> {
+    /// The loop over rows, once for each of the usual cases and once for a
+    /// mixture of formats.
+    fn encode<const FORMAT: u8>(&mut self, rows: Range<usize>, out: &mut Vec<u8>) -> Step {
+        let [high, low] = (self.columns.len() as u16).to_be_bytes();
+        let w = &mut *self.w;
         for row in rows {
             let start = w.position();
             w.array([b'D', 0, 0, 0, 0, high, low]);
-            for (binary, column) in &columns {
+            for (binary, column) in self.columns {
                 if column.is_null(row) {
                     w.array((-1i32).to_be_bytes());
                     continue;
                 }
-                let mark = w.begin();
-                let result = match binary {
-                    false => column.text(row, w, &mut self.context),
-                    true => column.binary(row, w, &mut self.context),
+                let result = match FORMAT == BINARY || (FORMAT == MIXED && *binary) {
+                    false => column.text::<true>(row, w, self.context),
+                    true => column.binary(row, w, self.context),
                 };
                 if result.is_err() {
                     w.truncate(start);
-                    w.drain_into(out);
                     return result;
                 }
-                w.end(mark);
             }
-            let length = w.position() - start - 1;
-            if length > LARGEST_ROW {
+            if w.position() - start > LARGEST_ROW {
                 w.truncate(start);
-                w.drain_into(out);
-                return Err(EncodeError::RowTooLarge);
+                return Err(Box::new(EncodeError::RowTooLarge));
             }
             w.end_message(start + 1);
             if w.is_full() {
                 w.drain_into(out);
             }
         }
-        w.drain_into(out);
         Ok(())
     }
 }

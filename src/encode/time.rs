@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::EncodeError;
-use super::number::{ascii8, digits8, uint};
-use super::writer::Writer;
+use super::number::{ASCII, ascii8, digits8, int, uint};
+use super::writer::{Slot, put};
 use crate::engine::Interval;
 
 pub(super) const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -62,46 +62,55 @@ pub(super) fn days_from_civil(year: i32, month: u32, day: u32) -> i64 {
 /// Writes `YYYY-MM-DD` without the mark of years before Christ and says
 /// whether that mark is due.
 #[inline(always)]
-fn date_digits(w: &mut Writer, days: i32) -> bool {
+fn date_digits(out: &mut Slot, at: usize, days: i32) -> (usize, bool) {
     let (year, month, day) = civil(days);
     if (1..=9999).contains(&year) {
-        let digits = ascii8(year as u32 * 10_000 + month * 100 + day);
-        let mut text = *b"0000-00-00";
-        text[..4].copy_from_slice(&digits[..4]);
-        text[5..7].copy_from_slice(&digits[4..6]);
-        text[8..].copy_from_slice(&digits[6..]);
-        w.array(text);
-        return false;
+        // Put together in a register: bytes through memory would be read back
+        // in another size than they were written, which processors dislike.
+        let digits = digits8(year as u32 * 10_000 + month * 100 + day) | ASCII;
+        let year_and_month = (digits & 0xffff_ffff) | (digits >> 32 & 0xffff) << 40;
+        let at = put(out, at, (year_and_month | 0x2d00_002d_0000_0000).to_le_bytes());
+        return (put(out, at, ((digits >> 48) as u16).to_le_bytes()), false);
     }
-    far_date_digits(w, year, month, day)
+    far_date_digits(out, at, year, month, day)
 }
 
 #[cold]
-fn far_date_digits(w: &mut Writer, year: i32, month: u32, day: u32) -> bool {
+fn far_date_digits(out: &mut Slot, at: usize, year: i32, month: u32, day: u32) -> (usize, bool) {
     let (shown, before_christ) = match year <= 0 {
-        true => (1 - i64::from(year), true),
-        false => (i64::from(year), false),
+        true => (1 - year, true),
+        false => (year, false),
     };
-    if shown < 10_000 {
-        let digits = ascii8(shown as u32);
-        w.bytes(&digits[4..]);
-    } else {
-        uint(w, shown as u64);
-    }
+    let at = match shown {
+        // Four digits at least.
+        0..10_000 => {
+            let digits = ascii8(shown as u32);
+            put(out, at, [digits[4], digits[5], digits[6], digits[7]])
+        }
+        _ => uint(out, at, shown as u64),
+    };
     let digits = ascii8(month * 100 + day);
-    w.array([b'-', digits[4], digits[5], b'-', digits[6], digits[7]]);
-    before_christ
+    (
+        put(out, at, [b'-', digits[4], digits[5], b'-', digits[6], digits[7]]),
+        before_christ,
+    )
+}
+
+fn christ(out: &mut Slot, at: usize, before_christ: bool) -> usize {
+    match before_christ {
+        true => put(out, at, *b" BC"),
+        false => at,
+    }
 }
 
 #[inline]
-pub(super) fn date(w: &mut Writer, days: i32) {
+pub(super) fn date(out: &mut Slot, at: usize, days: i32) -> usize {
     match days {
-        DATE_INFINITY => w.bytes(b"infinity"),
-        days if days == -DATE_INFINITY => w.bytes(b"-infinity"),
+        DATE_INFINITY => put(out, at, *b"infinity"),
+        days if days == -DATE_INFINITY => put(out, at, *b"-infinity"),
         days => {
-            if date_digits(w, days) {
-                w.bytes(b" BC");
-            }
+            let (at, before_christ) = date_digits(out, at, days);
+            christ(out, at, before_christ)
         }
     }
 }
@@ -109,57 +118,50 @@ pub(super) fn date(w: &mut Writer, days: i32) {
 /// `HH:MM:SS` with the fraction that there is; `micros` is of one day, or
 /// 24:00:00.
 #[inline]
-pub(super) fn time(w: &mut Writer, micros: i64) {
+pub(super) fn time(out: &mut Slot, at: usize, micros: i64) -> usize {
     let micros = micros as u64;
     let seconds = (micros / 1_000_000) as u32;
-    let fraction = (micros % 1_000_000) as u32;
-    clock(w, seconds / 3600, seconds / 60 % 60, seconds % 60);
-    self::fraction(w, fraction);
+    let at = clock(out, at, seconds / 3600, seconds / 60 % 60, seconds % 60);
+    fraction(out, at, (micros % 1_000_000) as u32)
 }
 
 #[inline(always)]
-fn clock(w: &mut Writer, hours: u32, minutes: u32, seconds: u32) {
-    let digits = ascii8(hours * 10_000 + minutes * 100 + seconds);
-    w.array([
-        digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7],
-    ]);
+fn clock(out: &mut Slot, at: usize, hours: u32, minutes: u32, seconds: u32) -> usize {
+    let digits = digits8(hours * 10_000 + minutes * 100 + seconds) | ASCII;
+    let text = (digits >> 16 & 0xffff) | (digits >> 32 & 0xffff) << 24 | (digits >> 48) << 48;
+    put(out, at, (text | 0x0000_3a00_003a_0000).to_le_bytes())
 }
 
 /// A point and up to six digits, without trailing zeros.
 #[inline(always)]
-fn fraction(w: &mut Writer, micros: u32) {
-    if micros != 0 {
-        let trailing = (digits8(micros).leading_zeros() / 8) as usize;
-        let digits = ascii8(micros);
-        let mut text = [b'.'; 7];
-        text[1..].copy_from_slice(&digits[2..]);
-        *w.slot() = text;
-        w.advance(7 - trailing);
+fn fraction(out: &mut Slot, at: usize, micros: u32) -> usize {
+    if micros == 0 {
+        return at;
     }
+    let digits = digits8(micros);
+    let trailing = (digits.leading_zeros() / 8) as usize;
+    let text = ((digits | ASCII) >> 16 << 8) | u64::from(b'.');
+    put(out, at, text.to_le_bytes()) - 1 - trailing
 }
 
 /// A zone's offset in seconds east of UTC: `+02`, `+05:30`, `+00:53:28`; with
 /// minutes always in XML schema's form, which JSON has.
-pub(super) fn offset(w: &mut Writer, seconds: i32, minutes_always: bool) {
-    w.byte(if seconds < 0 { b'-' } else { b'+' });
+#[inline]
+fn offset(out: &mut Slot, at: usize, seconds: i32, minutes_always: bool) -> usize {
+    let at = put(out, at, [if seconds < 0 { b'-' } else { b'+' }]);
     let seconds = seconds.unsigned_abs();
-    let digits = ascii8(seconds / 3600 * 10_000 + seconds / 60 % 60 * 100 + seconds % 60);
-    w.array([
-        digits[2], digits[3], b':', digits[4], digits[5], b':', digits[6], digits[7],
-    ]);
-    let superfluous = match (seconds % 60, seconds / 60 % 60) {
-        (0, 0) if !minutes_always => 6,
-        (0, _) => 3,
-        _ => 0,
-    };
-    w.truncate(w.position() - superfluous);
+    let end = clock(out, at, seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (seconds % 60, seconds / 60 % 60) {
+        (0, 0) if !minutes_always => end - 6,
+        (0, _) => end - 3,
+        _ => end,
+    }
 }
 
-#[inline]
-pub(super) fn time_tz(w: &mut Writer, bits: u64) {
+pub(super) fn time_tz(out: &mut Slot, at: usize, bits: u64) -> usize {
     let (micros, east) = split_time_tz(bits);
-    time(w, micros);
-    offset(w, east, false);
+    let at = time(out, at, micros);
+    offset(out, at, east, false)
 }
 
 /// DuckDB's TIMETZ: microseconds, and seconds east of UTC.
@@ -170,99 +172,97 @@ pub(super) fn split_time_tz(bits: u64) -> (i64, i32) {
 
 /// A timestamp, in microseconds; `separator` is between date and time.
 #[inline]
-pub(super) fn timestamp(w: &mut Writer, micros: i64, separator: u8) {
-    if !infinity(w, micros) && local(w, micros, separator) {
-        w.bytes(b" BC");
+pub(super) fn timestamp(out: &mut Slot, at: usize, micros: i64, separator: u8) -> usize {
+    if is_infinite(micros) {
+        return infinity(out, at, micros);
     }
+    let (at, before_christ) = local(out, at, micros, separator);
+    christ(out, at, before_christ)
 }
 
 /// A timestamp in the zone, with the zone's offset.
 #[inline]
-pub(super) fn timestamp_tz(w: &mut Writer, micros: i64, zone: &mut Zone, separator: u8) {
-    if infinity(w, micros) {
-        return;
+pub(super) fn timestamp_tz(out: &mut Slot, at: usize, micros: i64, zone: &mut Zone, separator: u8) -> usize {
+    if is_infinite(micros) {
+        return infinity(out, at, micros);
     }
     let east = zone.offset(micros);
     let shifted = micros.saturating_add(i64::from(east) * MICROS_PER_SECOND);
-    let before_christ = local(w, shifted, separator);
-    offset(w, east, separator == b'T');
-    if before_christ {
-        w.bytes(b" BC");
+    let (at, before_christ) = local(out, at, shifted, separator);
+    let at = offset(out, at, east, separator == b'T');
+    christ(out, at, before_christ)
+}
+
+#[inline(always)]
+fn is_infinite(micros: i64) -> bool {
+    micros == TIMESTAMP_INFINITY || micros == -TIMESTAMP_INFINITY
+}
+
+#[cold]
+fn infinity(out: &mut Slot, at: usize, micros: i64) -> usize {
+    match micros > 0 {
+        true => put(out, at, *b"infinity"),
+        false => put(out, at, *b"-infinity"),
     }
 }
 
 #[inline(always)]
-fn infinity(w: &mut Writer, micros: i64) -> bool {
-    match micros {
-        TIMESTAMP_INFINITY => w.bytes(b"infinity"),
-        micros if micros == -TIMESTAMP_INFINITY => w.bytes(b"-infinity"),
-        _ => return false,
-    }
-    true
-}
-
-#[inline(always)]
-fn local(w: &mut Writer, micros: i64, separator: u8) -> bool {
+fn local(out: &mut Slot, at: usize, micros: i64, separator: u8) -> (usize, bool) {
     let days = micros.div_euclid(MICROS_PER_DAY);
-    let before_christ = date_digits(w, days as i32);
-    w.byte(separator);
-    time(w, micros - days * MICROS_PER_DAY);
-    before_christ
+    let (at, before_christ) = date_digits(out, at, days as i32);
+    let at = put(out, at, [separator]);
+    (time(out, at, micros - days * MICROS_PER_DAY), before_christ)
 }
 
 /// An interval in the style `postgres`.
-pub(super) fn interval(w: &mut Writer, interval: Interval) {
+pub(super) fn interval(out: &mut Slot, at: usize, interval: Interval) -> usize {
     let Interval { months, days, micros } = interval;
-    let mut first = true;
+    let begin = at;
+    let mut at = at;
     // A part is marked with "+" only when the one before it was negative.
     let mut after_negative = false;
-    for (amount, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+    for (amount, one, many) in [
+        (months / 12, &b" year"[..], &b" years"[..]),
+        (months % 12, b" mon", b" mons"),
+        (days, b" day", b" days"),
+    ] {
         if amount == 0 {
             continue;
         }
-        if !first {
-            w.byte(b' ');
+        if at > begin {
+            at = put(out, at, *b" ");
         }
-        if amount < 0 {
-            w.byte(b'-');
-        } else if after_negative {
-            w.byte(b'+');
+        if after_negative && amount > 0 {
+            at = put(out, at, *b"+");
         }
-        uint(w, u64::from(amount.unsigned_abs()));
-        w.byte(b' ');
-        w.bytes(unit.as_bytes());
-        if amount != 1 {
-            w.byte(b's');
-        }
+        at = int(out, at, amount.into());
+        let unit = if amount == 1 { one } else { many };
+        out[at..at + unit.len()].copy_from_slice(unit);
+        at += unit.len();
         after_negative = amount < 0;
-        first = false;
     }
-    if micros == 0 && !first {
-        return;
+    if micros == 0 && at > begin {
+        return at;
     }
-    if !first {
-        w.byte(b' ');
+    if at > begin {
+        at = put(out, at, *b" ");
     }
     if micros < 0 {
-        w.byte(b'-');
+        at = put(out, at, *b"-");
     } else if after_negative {
-        w.byte(b'+');
+        at = put(out, at, *b"+");
     }
     let micros = micros.unsigned_abs();
     let seconds = micros / 1_000_000;
     let hours = seconds / 3600;
-    if hours < 100 {
-        clock(w, hours as u32, (seconds / 60 % 60) as u32, (seconds % 60) as u32);
-    } else {
-        uint(w, hours);
-        let mark = w.position();
-        clock(w, 0, (seconds / 60 % 60) as u32, (seconds % 60) as u32);
-        let mut rest = [0; 6];
-        rest.copy_from_slice(&w.since(mark)[2..]);
-        w.truncate(mark);
-        w.array(rest);
+    // Two digits at least.
+    if hours < 10 {
+        at = put(out, at, *b"0");
     }
-    fraction(w, (micros % 1_000_000) as u32);
+    at = uint(out, at, hours);
+    let digits = ascii8((seconds / 60 % 60 * 100 + seconds % 60) as u32);
+    at = put(out, at, [b':', digits[4], digits[5], b':', digits[6], digits[7]]);
+    fraction(out, at, (micros % 1_000_000) as u32)
 }
 
 /// A `date` of the binary protocol: days since 2000.

@@ -4,9 +4,23 @@
 //! zeroing or for unchecked code: one comparison makes room for a value, and
 //! stores into the slot need no further checks.
 
+use crate::engine::Strings;
+
 /// How much is gathered before whole messages go to the output: small enough
 /// to stay in the processor's second cache.
 const SPILL: usize = 64 * 1024;
+
+/// Room for any value that is neither a string nor made of parts, in text or
+/// in binary. The functions that fill it take the position to write at and
+/// give the position behind what they wrote; bytes behind that are free.
+pub(super) type Slot = [u8; 96];
+
+/// Writes an array into a slot.
+#[inline(always)]
+pub(super) fn put<const N: usize>(slot: &mut Slot, at: usize, bytes: [u8; N]) -> usize {
+    slot[at..at + N].copy_from_slice(&bytes);
+    at + N
+}
 
 #[derive(Default)]
 pub(super) struct Writer {
@@ -21,10 +35,72 @@ impl Writer {
         self.at
     }
 
-    /// Room for `N` bytes at the position; [`Writer::advance`] says how many
-    /// of them count.
+    /// Appends what `fill` writes; its length in four bytes before it when
+    /// `framed`.
     #[inline(always)]
-    pub(super) fn slot<const N: usize>(&mut self) -> &mut [u8; N] {
+    pub(super) fn value(&mut self, framed: bool, fill: impl FnOnce(&mut Slot, usize) -> usize) {
+        let slot = self.slot::<{ size_of::<Slot>() }>();
+        if framed {
+            let end = fill(slot, 4);
+            slot[..4].copy_from_slice(&((end - 4) as u32).to_be_bytes());
+            self.at += end;
+        } else {
+            let end = fill(slot, 0);
+            self.at += end;
+        }
+    }
+
+    /// Appends an array; its length in four bytes before it when `framed`.
+    #[inline(always)]
+    pub(super) fn fixed<const N: usize>(&mut self, framed: bool, bytes: [u8; N]) {
+        if framed {
+            let slot = self.slot::<{ size_of::<Slot>() }>();
+            slot[..4].copy_from_slice(&(N as u32).to_be_bytes());
+            slot[4..4 + N].copy_from_slice(&bytes);
+            self.at += 4 + N;
+        } else {
+            self.array(bytes);
+        }
+    }
+
+    /// Appends a string; its length in four bytes before it when `framed`.
+    #[inline(always)]
+    pub(super) fn string(&mut self, framed: bool, strings: &Strings<'_>, row: usize) {
+        match strings.short(row) {
+            // A block of known size is copied without a call.
+            Some((bytes, length)) => {
+                let slot = self.slot::<16>();
+                if framed {
+                    slot[..4].copy_from_slice(&(length as u32).to_be_bytes());
+                    slot[4..].copy_from_slice(&bytes);
+                    self.at += 4 + length;
+                } else {
+                    slot[..12].copy_from_slice(&bytes);
+                    self.at += length;
+                }
+            }
+            None => {
+                let bytes = strings.get(row).unwrap_or_default();
+                if framed {
+                    self.array((bytes.len() as u32).to_be_bytes());
+                }
+                // Most are not much longer: two blocks that overlap.
+                match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+                    (Some(head), Some(tail)) if bytes.len() <= 32 => {
+                        let slot = self.slot::<32>();
+                        slot[..16].copy_from_slice(head);
+                        slot[bytes.len() - 16..bytes.len()].copy_from_slice(tail);
+                        self.at += bytes.len();
+                    }
+                    _ => self.bytes(bytes),
+                }
+            }
+        }
+    }
+
+    /// Room for `N` bytes at the position.
+    #[inline(always)]
+    fn slot<const N: usize>(&mut self) -> &mut [u8; N] {
         if self.bytes.len() - self.at < N {
             self.grow(N);
         }
@@ -32,11 +108,6 @@ impl Writer {
             Some(slot) => slot,
             None => unreachable!("grow() made room"),
         }
-    }
-
-    #[inline(always)]
-    pub(super) fn advance(&mut self, count: usize) {
-        self.at += count;
     }
 
     /// Appends an array, whole.

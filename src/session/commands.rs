@@ -22,6 +22,7 @@ impl Session {
         Ok(match command {
             SessionStatement::Show(Show::One(name)) => vec![text(name)],
             SessionStatement::Show(Show::All) => vec![text("name"), text("setting"), text("description")],
+            SessionStatement::Fetch { name, .. } => self.cursor_columns(name)?,
             SessionStatement::Execute { name, .. } => {
                 let statement = self.prepared(name)?;
                 match statement.action {
@@ -131,6 +132,25 @@ impl Session {
             S::Execute { name, arguments } => {
                 return self.execute_prepared(name, arguments, formats, describe);
             }
+            S::Declare {
+                name,
+                hold,
+                binary,
+                query,
+            } => {
+                self.declare(name, *hold, *binary, Statement::new(query, Vec::new()), Vec::new())?;
+                "DECLARE CURSOR"
+            }
+            S::Fetch { name, count } => return self.fetch(name, *count, formats, describe),
+            S::Close(name) => {
+                self.close_cursor(name.as_deref())?;
+                if name.is_some() {
+                    "CLOSE CURSOR"
+                } else {
+                    "CLOSE CURSOR ALL"
+                }
+            }
+            S::Move => return Err(SessionError::new("0A000", "MOVE is not supported").into()),
             S::Notification { command } => {
                 return Err(SessionError::new("0A000", format!("{command} is not supported")).into());
             }
@@ -323,7 +343,7 @@ impl Session {
         }
         let statement = Statement::new(statement, declared);
         match statement.action {
-            Action::Engine => drop(self.plan(&statement)?),
+            Action::Engine => drop(self.plan(&statement).map_err(Failure::without_position)?),
             _ => {
                 return Err(
                     SessionError::new("42601", "only queries and data changes can be prepared").into(),
@@ -376,7 +396,7 @@ impl Session {
             })
             .collect::<Result<_, _>>()?;
         match self.run_engine(&statement, &values, formats, u64::MAX, describe)? {
-            Ran::Complete(tag) => Ok(tag),
+            Ran::Complete(tag, _) => Ok(tag),
             Ran::Suspended(_) => Ok(String::new()),
         }
     }

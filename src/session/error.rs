@@ -165,6 +165,17 @@ pub enum Gone {
 }
 
 impl Failure {
+    /// For an error in a text that the client knows only as part of another.
+    pub fn without_position(self) -> Failure {
+        match self {
+            Failure::Report(error) => Failure::Report(SessionError {
+                position: None,
+                ..error
+            }),
+            gone => gone,
+        }
+    }
+
     /// See [`SessionError::locate`].
     pub fn locate(self, query: &str, start: usize) -> Failure {
         match self {

@@ -11,7 +11,7 @@ use super::error::{Failure, SessionError};
 use super::message::Target;
 use super::portal::{Portal, Progress};
 use super::run::Ran;
-use super::statement::{Action, Statement};
+use super::statement::{Action, Parameter, Statement};
 use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{self, Format};
@@ -65,18 +65,11 @@ impl Session {
         }
         self.refuse_action_if_failed(&statement.action)?;
         self.portals.remove(portal);
-        let (expected, columns) = match statement.action {
-            Action::Engine => {
-                let plan = self.plan(&statement)?;
-                let types: Vec<_> = plan
-                    .parameters
-                    .iter()
-                    .map(|parameter| (parameter.oid, parameter.target.clone()))
-                    .collect();
-                (types, plan.columns.len())
-            }
-            Action::Session(ref command) => (Vec::new(), self.command_columns(command)?.len()),
-            _ => (Vec::new(), 0),
+        let expected = self.parameters(&statement)?;
+        let columns = match &statement.action {
+            Action::Engine => self.plan(&statement)?.columns.len(),
+            Action::Session(command) => self.command_columns(command)?.len(),
+            Action::Copy(_) | Action::Empty => 0,
         };
         if expected.len() != parameters.len() {
             return Err(SessionError::protocol(format!(
@@ -107,8 +100,9 @@ impl Session {
             .iter()
             .zip(&expected)
             .enumerate()
-            .map(|(index, (bytes, (oid, target)))| {
-                encode::decode_parameter(*oid, reply::format_of(&formats, index), *bytes, target, &settings)
+            .map(|(index, (bytes, parameter))| {
+                let format = reply::format_of(&formats, index);
+                encode::decode_parameter(parameter.oid, format, *bytes, &parameter.target, &settings)
             })
             .collect::<Result<_, _>>()?;
         let formats = results.iter().copied().map(format).collect();
@@ -117,6 +111,7 @@ impl Session {
             parameters,
             formats,
             progress: Progress::Ready,
+            columns: None,
         };
         self.portals.insert(portal.to_owned(), bound);
         reply::bare(&mut self.client.output, b'2');
@@ -133,20 +128,15 @@ impl Session {
         };
         // What a failed transaction cannot run it cannot describe either.
         self.refuse_action_if_failed(&statement.action)?;
-        let (parameters, columns): (Vec<u32>, Vec<Column>) = match &statement.action {
-            Action::Engine => {
-                let plan = self.plan(&statement)?;
-                (
-                    plan.parameters.iter().map(|parameter| parameter.oid).collect(),
-                    plan.columns.clone(),
-                )
-            }
-            Action::Session(command) => (Vec::new(), self.command_columns(command)?),
-            Action::Copy(_) | Action::Empty => (Vec::new(), Vec::new()),
+        let parameters = self.parameters(&statement)?;
+        let columns: Vec<Column> = match &statement.action {
+            Action::Engine => self.plan(&statement)?.columns.clone(),
+            Action::Session(command) => self.command_columns(command)?,
+            Action::Copy(_) | Action::Empty => Vec::new(),
         };
         let out = &mut self.client.output;
         if formats.is_none() {
-            reply::parameter_description(out, parameters.into_iter());
+            reply::parameter_description(out, parameters.iter().map(|parameter| parameter.oid));
         }
         if columns.is_empty() {
             reply::bare(out, b'n');
@@ -188,6 +178,12 @@ impl Session {
                     reply::bare(&mut self.client.output, b'I');
                     return Ok(());
                 }
+                Action::Session(SessionStatement::Declare { name, hold, binary, query }) => {
+                    let query = Statement::new(query, statement.declared.clone());
+                    self.declare(name, *hold, *binary, query, std::mem::take(&mut portal.parameters))?;
+                    portal.progress = Progress::Done;
+                    Some("DECLARE CURSOR".to_owned())
+                }
                 Action::Session(command) => {
                     let tag = self.run_command(command, &portal.formats, false)?;
                     portal.progress = Progress::Done;
@@ -201,7 +197,7 @@ impl Session {
                 Action::Engine => {
                     self.begin_unless_alone()?;
                     match self.run_engine(&statement, &portal.parameters, &portal.formats, limit, false)? {
-                        Ran::Complete(tag) => {
+                        Ran::Complete(tag, _) => {
                             let rows = !self.plan(&statement)?.columns.is_empty();
                             portal.progress = if rows { Progress::Exhausted } else { Progress::Done };
                             Some(tag)
@@ -270,6 +266,19 @@ impl Session {
             self.portals.clear();
         }
         Ok(self.ready()?)
+    }
+
+    /// A statement's parameters; those of a DECLARE are its query's.
+    fn parameters(&mut self, statement: &Statement) -> Result<Vec<Parameter>, Failure> {
+        match &statement.action {
+            Action::Engine => Ok(self.plan(statement)?.parameters.clone()),
+            Action::Session(SessionStatement::Declare { query, .. }) => {
+                let query = Statement::new(query, statement.declared.clone());
+                let plan = self.plan(&query).map_err(Failure::without_position)?;
+                Ok(plan.parameters.clone())
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     fn statement(&self, name: &str) -> Result<Arc<Statement>, SessionError> {

@@ -11,6 +11,7 @@
 mod client;
 mod commands;
 mod copy;
+mod cursors;
 mod error;
 mod extended;
 mod handle;

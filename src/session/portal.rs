@@ -13,8 +13,8 @@ use super::client::Client;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::{Handle, Stop};
 use super::statement::Statement;
-use crate::encode::{Format, RowEncoder};
-use crate::engine::{Chunk, Rows, Value};
+use crate::encode::{EncodeError, Format, RowEncoder, Settings};
+use crate::engine::{Chunk, Column, LogicalType, Rows, Value};
 
 /// A statement with its parameters.
 pub struct Portal {
@@ -26,6 +26,8 @@ pub struct Portal {
     pub formats: Vec<Format>,
     /// How far it is.
     pub progress: Progress,
+    /// Its rows' description, kept only for cursors: each FETCH repeats it.
+    pub columns: Option<Box<[Column]>>,
 }
 
 /// How far a portal is.
@@ -54,6 +56,7 @@ pub struct Sent {
 /// A result on its way to the client.
 pub struct Cursor {
     rows: Rows,
+    types: Vec<LogicalType>,
     encoder: RowEncoder,
     chunk: Option<Chunk>,
     next: usize,
@@ -61,13 +64,20 @@ pub struct Cursor {
 
 impl Cursor {
     /// At the first row.
-    pub fn new(rows: Rows, encoder: RowEncoder) -> Cursor {
+    pub fn new(rows: Rows, types: Vec<LogicalType>, encoder: RowEncoder) -> Cursor {
         Cursor {
             rows,
+            types,
             encoder,
             chunk: None,
             next: 0,
         }
+    }
+
+    /// Goes on in other formats.
+    pub fn set_formats(&mut self, formats: &[Format], settings: &Settings) -> Result<(), EncodeError> {
+        self.encoder = RowEncoder::new(&self.types, formats, settings)?;
+        Ok(())
     }
 
     /// Sends up to `limit` rows. Having sent exactly the limit, it does not look

@@ -13,8 +13,8 @@ use crate::engine::{self, Kind, Outcome, Rows, Value};
 
 /// What running a statement came to.
 pub(super) enum Ran {
-    /// It is complete: this is its tag.
-    Complete(String),
+    /// It is complete, after this many rows: this is its tag.
+    Complete(String, u64),
     /// It has more rows than were asked for.
     Suspended(Box<Cursor>),
 }
@@ -134,7 +134,7 @@ impl Session {
             let kind = plan.kind;
             drop(plan);
             self.finish(statement, kind);
-            return Ok(Ran::Complete(tag));
+            return Ok(Ran::Complete(tag, count));
         }
         let columns = rows.columns();
         if columns.len() != plan.columns.len() || (!describe && !same_row(&columns, &plan.columns)) {
@@ -145,7 +145,7 @@ impl Session {
         if describe {
             reply::row_description(&mut self.client.output, &columns, formats);
         }
-        let mut cursor = Cursor::new(rows, encoder);
+        let mut cursor = Cursor::new(rows, types, encoder);
         let Sent { rows, ended } = cursor.send(limit, &mut self.client, &self.handle)?;
         if !ended {
             return Ok(Ran::Suspended(Box::new(cursor)));
@@ -154,7 +154,7 @@ impl Session {
         let (tag, kind) = (plan.tag.text(rows), plan.kind);
         drop(plan);
         self.finish(statement, kind);
-        Ok(Ran::Complete(tag))
+        Ok(Ran::Complete(tag, rows))
     }
 
     /// The statement ran to its end.

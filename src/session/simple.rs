@@ -62,7 +62,7 @@ impl Session {
                 match action {
                     Action::Copy(copy) => self.run_copy(copy)?,
                     _ => match self.run_engine(statement, &[], &[], u64::MAX, true)? {
-                        Ran::Complete(tag) => tag,
+                        Ran::Complete(tag, _) => tag,
                         // No result has as many rows as the limit.
                         Ran::Suspended(_) => return Ok(()),
                     },

@@ -72,6 +72,28 @@ pub enum SessionStatement {
         /// The text between the parentheses, empty for none.
         arguments: String,
     },
+    /// DECLARE name CURSOR FOR query.
+    Declare {
+        /// The cursor's name.
+        name: String,
+        /// WITH HOLD: it is to outlive its transaction.
+        hold: bool,
+        /// BINARY: its rows are sent in the binary format.
+        binary: bool,
+        /// What it reads.
+        query: String,
+    },
+    /// FETCH from a cursor.
+    Fetch {
+        /// The cursor's name.
+        name: String,
+        /// How many rows, forwards; `None` is backwards or to a place.
+        count: Option<u64>,
+    },
+    /// CLOSE name, or ALL.
+    Close(Option<String>),
+    /// MOVE: a FETCH that shows nothing.
+    Move,
     /// LISTEN, NOTIFY and UNLISTEN.
     Notification {
         /// The command's name.
@@ -214,6 +236,16 @@ impl<'a> Words<'a> {
                 let name = self.name()?;
                 let arguments = self.arguments()?;
                 Some(S::Execute { name, arguments })
+            }
+            "DECLARE" => self.declare(),
+            "FETCH" => self.fetch(),
+            "MOVE" => Some(S::Move),
+            "CLOSE" => {
+                if self.take("ALL") {
+                    return self.end(S::Close(None));
+                }
+                let name = self.name()?;
+                self.end(S::Close(Some(name)))
             }
             "LISTEN" => Some(S::Notification { command: "LISTEN" }),
             "UNLISTEN" => Some(S::Notification { command: "UNLISTEN" }),
@@ -370,6 +402,60 @@ impl<'a> Words<'a> {
         self.end(SessionStatement::Show(Show::One(name)))
     }
 
+    fn declare(&mut self) -> Option<SessionStatement> {
+        let name = self.name()?;
+        let (mut binary, mut hold) = (false, false);
+        while !self.take("CURSOR") {
+            if self.take("BINARY") {
+                binary = true;
+            } else {
+                self.take("NO");
+                if !self.take_any(&["SCROLL", "INSENSITIVE", "ASENSITIVE"]) {
+                    return None;
+                }
+            }
+        }
+        if self.take("WITH") {
+            hold = true;
+            self.take("HOLD").then_some(())?;
+        } else if self.take("WITHOUT") {
+            self.take("HOLD").then_some(())?;
+        }
+        self.take("FOR").then_some(())?;
+        let query = self.sql[self.next()?.start..].to_owned();
+        Some(SessionStatement::Declare {
+            name,
+            hold,
+            binary,
+            query,
+        })
+    }
+
+    /// `FETCH [NEXT | n | ALL | FORWARD [n | ALL] | …] [FROM | IN] name`.
+    fn fetch(&mut self) -> Option<SessionStatement> {
+        let mut count = Some(1);
+        if self.take_any(&["PRIOR", "FIRST", "LAST", "ABSOLUTE", "RELATIVE", "BACKWARD"]) {
+            count = None;
+            self.take("-");
+            if !self.take("ALL") && self.tokens.get(self.at)?.kind == Kind::Number {
+                self.at += 1;
+            }
+        } else if !self.take("NEXT") {
+            self.take("FORWARD");
+            if self.take("ALL") {
+                count = Some(u64::MAX);
+            } else if self.take("-") {
+                count = None;
+                self.next()?;
+            } else if self.tokens.get(self.at)?.kind == Kind::Number {
+                count = Some(self.next()?.text(self.sql).parse().ok()?);
+            }
+        }
+        self.take_any(&["FROM", "IN"]);
+        let name = self.name()?;
+        self.end(SessionStatement::Fetch { name, count })
+    }
+
     /// Nothing, or all that stands between parentheses up to the end.
     fn arguments(&mut self) -> Option<String> {
         if self.at_end() {
@@ -468,14 +554,14 @@ mod tests {
 
     #[test]
     fn transaction_statements_are_recognised_in_all_their_forms() {
-        for sql in [
-            "begin",
-            "BEGIN WORK",
-            "start transaction isolation level repeatable read, read write",
+        for (sql, command) in [
+            ("begin", "BEGIN"),
+            ("BEGIN WORK", "BEGIN"),
+            ("start transaction isolation level repeatable read, read write", "START TRANSACTION"),
         ] {
-            assert_eq!(classify(sql), Some(S::Begin { read_only: false }), "{sql}");
+            assert_eq!(classify(sql), Some(S::Begin { command, read_only: false }), "{sql}");
         }
-        assert_eq!(classify("begin read only"), Some(S::Begin { read_only: true }));
+        assert_eq!(classify("begin read only"), Some(S::Begin { command: "BEGIN", read_only: true }));
         assert_eq!(classify("commit and no chain"), Some(S::Commit { chain: false }));
         assert_eq!(classify("end"), Some(S::Commit { chain: false }));
         assert_eq!(
@@ -537,6 +623,39 @@ mod tests {
             })
         );
         assert_eq!(classify("deallocate all"), Some(S::Deallocate(None)));
+    }
+
+    #[test]
+    fn cursors_are_declared_fetched_and_closed() {
+        assert_eq!(
+            classify("declare \"C\" no scroll cursor without hold for select 1"),
+            Some(S::Declare {
+                name: "C".into(),
+                hold: false,
+                binary: false,
+                query: "select 1".into()
+            })
+        );
+        for (sql, count) in [
+            ("fetch c", Some(1)),
+            ("fetch next from c", Some(1)),
+            ("fetch 10 c", Some(10)),
+            ("fetch forward 100 from c", Some(100)),
+            ("fetch all in c", Some(u64::MAX)),
+            ("fetch backward 2 from c", None),
+            ("fetch -1 from c", None),
+            ("fetch absolute -3 c", None),
+        ] {
+            assert_eq!(
+                classify(sql),
+                Some(S::Fetch {
+                    name: "c".into(),
+                    count
+                }),
+                "{sql}"
+            );
+        }
+        assert_eq!(classify("close all"), Some(S::Close(None)));
     }
 
     #[test]

@@ -298,3 +298,20 @@ fn a_portal_without_rows_can_be_executed_only_once() {
     );
     assert_eq!(session.rows("select count(*) from por_once"), ["0"]);
 }
+
+#[test]
+fn sql_cursors_and_portals_are_the_same_thing() {
+    let mut session = Session::new();
+    session.execute("begin");
+    session.execute(&format!("declare c cursor for {SERIES}"));
+    assert_eq!(session.rows("fetch 2 from c"), ["1", "2"]);
+    assert_eq!(
+        session.run(&[execute("c", 1), sync()]),
+        ["DataRow 3", "PortalSuspended", "ReadyForQuery T"]
+    );
+    assert_eq!(
+        session.query("close c"),
+        ["CommandComplete CLOSE CURSOR", "ReadyForQuery T"]
+    );
+    session.execute("rollback");
+}

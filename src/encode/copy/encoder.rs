@@ -115,10 +115,10 @@ impl CopyEncoder {
                     continue;
                 }
                 let field = w.position();
-                if let Err(error) = column.text(row, w, &mut self.context) {
+                if let Err(error) = column.text::<false>(row, w, &mut self.context) {
                     w.truncate(start);
                     w.drain_into(out);
-                    return Err(error);
+                    return Err(*error);
                 }
                 if !as_is {
                     let alone = columns.len() == 1;

@@ -251,6 +251,11 @@ impl CopyParser {
         self.state == State::Done
     }
 
+    /// The line that is being read, from 1.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
     fn error(&self, message: impl Into<String>) -> EncodeError {
         EncodeError::Copy {
             line: self.line,

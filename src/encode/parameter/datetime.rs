@@ -131,7 +131,7 @@ impl Parts {
             let result = if first == b'+' || (first == b'-' && index > 0) {
                 self.offset_word(word, text)
             } else if word.contains(':') {
-                self.clock(word, text).map(|()| self.micros.is_some())
+                self.clock(word, text)
             } else if first.is_ascii_digit()
                 || word
                     .split_once('-')
@@ -139,7 +139,7 @@ impl Parts {
             {
                 Ok(self.number(word, kind, textual_month))
             } else {
-                self.name(word, session, text)
+                self.name(word, session)
             };
             if !result? {
                 return Err(invalid());
@@ -308,52 +308,41 @@ impl Parts {
 
     /// `HHMMSS` and `HHMM`, with a fraction or none.
     fn compact_time(&mut self, digits: &str, fraction: &str) -> bool {
-        let Ok(number) = digits.parse::<u32>() else {
+        let (Ok(number), Some(fraction)) = (digits.parse::<u32>(), fraction_micros(fraction)) else {
             return false;
         };
         let number = if digits.len() == 4 { number * 100 } else { number };
-        self.time(number / 10_000, number / 100 % 100, number % 100, fraction) && self.micros.is_some()
+        let micros = time_of_day(number / 10_000, number / 100 % 100, number % 100, fraction);
+        micros.is_some() && self.set_time(micros)
     }
 
-    /// Sets the time of day; false when the fraction is none.
-    fn time(&mut self, hours: u32, minutes: u32, seconds: u32, fraction: &str) -> bool {
-        let Some(fraction) = fraction_micros(fraction) else {
-            return false;
-        };
-        if self.micros.is_some() {
-            return false;
-        }
-        // 24:00:00 ends a day, a 60th second counts into the next minute.
-        let whole = hours == 24 && minutes == 0 && seconds == 0 && fraction == 0;
-        if (hours < 24 || whole) && minutes < 60 && (seconds < 60 || (seconds == 60 && fraction == 0)) {
-            let seconds = i64::from(hours * 3600 + minutes * 60 + seconds);
-            self.micros = Some(seconds * MICROS_PER_SECOND + fraction);
-            return true;
-        }
-        // A time, but of no day: what follows finds no `micros`.
-        true
+    fn set_time(&mut self, micros: Option<i64>) -> bool {
+        let first = self.micros.is_none();
+        self.micros = micros;
+        first
     }
 
     /// `HH:MM` and `HH:MM:SS.fraction`.
-    fn clock(&mut self, word: &str, text: &str) -> Result<(), EncodeError> {
-        let invalid = || EncodeError::invalid_datetime("timestamp", text);
-        if self.micros.is_some() {
-            return Err(invalid());
-        }
+    fn clock(&mut self, word: &str, text: &str) -> Result<bool, EncodeError> {
         let (clock, fraction) = word.split_once('.').unwrap_or((word, ""));
+        let Some(fraction) = fraction_micros(fraction) else {
+            return Ok(false);
+        };
         let mut fields = [0u32; 3];
         let mut count = 0;
         for digits in clock.split(':') {
-            let place = fields.get_mut(count).ok_or_else(invalid)?;
             let valid = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-            *place = digits.parse().ok().filter(|_| valid).ok_or_else(invalid)?;
+            match (fields.get_mut(count), digits.parse()) {
+                (Some(place), Ok(number)) if valid => *place = number,
+                _ => return Ok(false),
+            }
             count += 1;
         }
-        if count < 2 || !self.time(fields[0], fields[1], fields[2], fraction) {
-            return Err(invalid());
+        if count < 2 {
+            return Ok(false);
         }
-        match self.micros {
-            Some(_) => Ok(()),
+        match time_of_day(fields[0], fields[1], fields[2], fraction) {
+            Some(micros) => Ok(self.set_time(Some(micros))),
             None => Err(EncodeError::DatetimeFieldOutOfRange(excerpt(text))),
         }
     }
@@ -400,7 +389,7 @@ impl Parts {
     }
 
     /// A word of letters.
-    fn name(&mut self, word: &str, session: &mut Zone, text: &str) -> Result<bool, EncodeError> {
+    fn name(&mut self, word: &str, session: &mut Zone) -> Result<bool, EncodeError> {
         if let Some(number) = month(word) {
             return Ok(self.month.replace(number).is_none());
         }
@@ -410,6 +399,8 @@ impl Parts {
             "am" => self.afternoon = Some(false),
             "pm" => self.afternoon = Some(true),
             "t" | "at" | "on" | "," => {}
+            // jiff has a zone of this name, PostgreSQL has none.
+            "unknown" => return Ok(false),
             "z" | "zulu" | "utc" | "gmt" | "ut" => {
                 return Ok(self.zone.replace(ZoneWord::Offset(0)).is_none());
             }
@@ -444,12 +435,20 @@ impl Parts {
                         Err(_) => return Ok(false),
                     },
                 };
-                let _ = text;
                 return Ok(self.zone.replace(zone).is_none());
             }
         }
         Ok(true)
     }
+}
+
+/// Microseconds since midnight. 24:00:00 ends a day, and a 60th second counts
+/// into the next minute; other numbers are of no day.
+fn time_of_day(hours: u32, minutes: u32, seconds: u32, fraction: i64) -> Option<i64> {
+    let end = hours == 24 && minutes == 0 && seconds == 0 && fraction == 0;
+    let seconds_valid = seconds < 60 || (seconds == 60 && fraction == 0);
+    ((hours < 24 || end) && minutes < 60 && seconds_valid)
+        .then(|| i64::from(hours * 3600 + minutes * 60 + seconds) * MICROS_PER_SECOND + fraction)
 }
 
 /// Microseconds of the digits behind a point, rounded at the seventh.

@@ -442,7 +442,7 @@ fn text_input_gives_postgresqls_value_or_its_sqlstate() {
                 .remove(0);
             String::from_utf8(row.into_iter().next().unwrap().unwrap()).unwrap()
         });
-        if actual.as_deref() != expected.as_ref().map(|text| *text).map_err(|state| state) {
+        if actual.as_deref() != expected.as_ref().copied() {
             differences.push(format!(
                 "{zone} {oid} {input:?}: {actual:?} instead of {expected:?}"
             ));

@@ -18,9 +18,9 @@ fn through_duckdb(
 }
 
 fn numeric(unscaled: i128, scale: u8) -> Vec<u8> {
-    let mut w = writer::Writer::default();
-    number::numeric_binary(&mut w, unscaled, scale);
-    w.since(0).to_vec()
+    let mut slot = [0; 96];
+    let end = number::numeric_binary(&mut slot, 0, unscaled < 0, unscaled.unsigned_abs(), scale);
+    slot[..end].to_vec()
 }
 
 fn array(element: u32, elements: &[Vec<u8>]) -> Vec<u8> {
