@@ -82,7 +82,7 @@ fn the_printed_line_leads_to_a_working_database() {
              origin text, dest text, air_time double precision, distance double precision, hour int, minute int,
              time_hour timestamptz);
          create table airlines (carrier text primary key, name text not null);
-         \\copy flights from '{}' with (format csv, header)
+         \\copy flights from '{}' with (format csv, header, null 'NA')
          \\copy airlines from '{}' csv header
          select count(*), count(tailnum), count(distinct dest), sum(distance) from flights;
          select count(*) from airlines;",
@@ -106,7 +106,7 @@ fn the_printed_line_leads_to_a_working_database() {
         answers.success(),
         "United Air Lines Inc.|58665|1\nJetBlue Airways|54635|2\nExpressJet Airlines Inc.|54173|3\n\
          1|27004|\n2|24951|-2053\n3|28834|3883\n\
-         EWR|ORD|1126\nJFK|HNL|1301\nLGA|TPA|1014\n"
+         EWR|ORD|1126\nJFK|HNL|1301\nLGA|MSP|911\n"
     );
 
     // Prepared statements, and a transaction that fails.
@@ -123,7 +123,7 @@ fn the_printed_line_leads_to_a_working_database() {
          commit;
          select count(*) from flights;",
     );
-    assert_eq!(output.out, "LAX|965\nATL|883\n0\n336776\n", "{}", output.err);
+    assert_eq!(output.out, "LAX|985\nATL|878\n0\n336776\n", "{}", output.err);
     assert!(
         output.err.contains("ERROR:  current transaction is aborted"),
         "{}",
