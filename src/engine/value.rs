@@ -174,6 +174,12 @@ impl Value {
         typed.unwrap_or_else(Self::null)
     }
 
+    /// The value in DuckDB's own text form, which its casts read.
+    pub fn to_text(&self) -> String {
+        // SAFETY: the value is alive; the text is ours to free.
+        unsafe { super::instance::take_string(ffi::duckdb_get_varchar(self.0)) }
+    }
+
     /// The type.
     pub fn logical_type(&self) -> LogicalType {
         // SAFETY: the type belongs to the value and is borrowed for the call.

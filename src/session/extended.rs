@@ -59,13 +59,13 @@ impl Session {
         parameters: &[Option<&[u8]>],
         results: &[i16],
     ) -> Result<(), Failure> {
-        let statement = self.statement(statement)?;
+        let mut statement = self.statement(statement)?;
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(SessionError::new("42P03", format!("cursor \"{portal}\" already exists")).into());
         }
         self.refuse_action_if_failed(&statement.action)?;
         self.portals.remove(portal);
-        let expected = self.parameters(&statement)?;
+        let mut expected = self.parameters(&statement)?;
         let columns = match &statement.action {
             Action::Engine => self.plan(&statement)?.columns.len(),
             Action::Session(command) => self.command_columns(command)?.len(),
@@ -95,6 +95,11 @@ impl Session {
             .into());
         }
         let formats: Vec<Format> = formats.iter().copied().map(format).collect();
+        let scale = numeric_scale(&expected, parameters, &formats);
+        if scale.is_some_and(|scale| scale != statement.numeric_scale()) {
+            statement = Arc::new(statement.with_numeric_scale(scale.unwrap_or_default()));
+            expected = self.parameters(&statement)?;
+        }
         let settings = self.settings.encoding();
         let parameters: Vec<Value> = parameters
             .iter()
@@ -310,6 +315,22 @@ impl Session {
             _ => self.refuse_if_failed(),
         }
     }
+}
+
+/// The scale of the numeric parameters that have none but their value's, if
+/// there are such. What is no number is found out later.
+fn numeric_scale(expected: &[Parameter], given: &[Option<&[u8]>], formats: &[Format]) -> Option<u8> {
+    let scale = |(index, (parameter, bytes)): (usize, (&Parameter, &Option<&[u8]>))| {
+        let bytes = bytes.filter(|_| parameter.free_scale)?;
+        let scale = match reply::format_of(formats, index) {
+            // The header's last field: digits behind the point.
+            Format::Binary => usize::from(u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?])),
+            Format::Text => bytes.iter().rev().position(|byte| *byte == b'.').unwrap_or(0),
+        };
+        // At least 18 digits stay before the point.
+        Some(scale.min(20) as u8)
+    };
+    expected.iter().zip(given).enumerate().filter_map(scale).max()
 }
 
 fn no_portal(name: &str) -> SessionError {

@@ -13,6 +13,9 @@ use crate::sql::copy::CopyStatement;
 use crate::sql::lexer::tokens;
 use crate::sql::{self, CommandTag, SessionStatement};
 
+/// The scale of a numeric parameter until its value is known.
+const NUMERIC_SCALE: u8 = 10;
+
 /// What executing a statement means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -35,6 +38,8 @@ pub struct Statement {
     pub action: Action,
     /// The parameter types that the client declared; 0 is undeclared.
     pub declared: Vec<u32>,
+    /// The scale of parameters that are declared numeric and nothing more.
+    numeric_scale: u8,
     plan: Mutex<Option<Plan>>,
 }
 
@@ -61,6 +66,8 @@ pub struct Parameter {
     pub oid: u32,
     /// What DuckDB wants.
     pub target: LogicalType,
+    /// A numeric whose scale nothing but its value decides.
+    pub free_scale: bool,
 }
 
 /// What a plan depends on besides its text.
@@ -89,8 +96,27 @@ impl Statement {
             sql: sql.to_owned(),
             action,
             declared,
+            numeric_scale: NUMERIC_SCALE,
             plan: Mutex::new(None),
         }
+    }
+
+    /// The same statement for numeric parameters of another scale. DuckDB's
+    /// decimals have their scale in their type, PostgreSQL's in the value.
+    pub fn with_numeric_scale(&self, scale: u8) -> Statement {
+        let (action, declared) = (self.action.clone(), self.declared.clone());
+        Statement {
+            sql: self.sql.clone(),
+            action,
+            declared,
+            numeric_scale: scale,
+            plan: Mutex::new(None),
+        }
+    }
+
+    /// The scale that numeric parameters have in it.
+    pub fn numeric_scale(&self) -> u8 {
+        self.numeric_scale
     }
 
     /// Its plan, made now if there is none that is current.
@@ -103,7 +129,7 @@ impl Statement {
         let mut slot = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.as_ref().is_none_or(|plan| plan.currency != currency) {
             let columns = slot.take().map(|plan| plan.columns);
-            let plan = Plan::make(connection, &self.sql, &self.declared, currency, policy)?;
+            let plan = Plan::make(connection, self, currency, policy)?;
             if columns.is_some_and(|before| !same_row(&before, &plan.columns)) {
                 return Err(SessionError::new(
                     "0A000",
@@ -150,11 +176,16 @@ pub fn same_row(one: &[Column], other: &[Column]) -> bool {
 impl Plan {
     fn make(
         connection: &Connection,
-        sql: &str,
-        declared: &[u32],
+        statement: &Statement,
         currency: Currency,
         policy: &super::Policy,
     ) -> Result<Plan, SessionError> {
+        let Statement {
+            sql,
+            declared,
+            numeric_scale,
+            ..
+        } = statement;
         policy.check(sql)?;
         let mut prepared = connection.prepare(sql)?;
         check_kind(&prepared, sql)?;
@@ -163,7 +194,9 @@ impl Plan {
         let casts: Vec<Option<LogicalType>> = deduced
             .iter()
             .enumerate()
-            .map(|(index, deduced)| cast_for(declared.get(index).copied().unwrap_or(0), deduced))
+            .map(|(index, deduced)| {
+                cast_for(declared.get(index).copied().unwrap_or(0), deduced, *numeric_scale)
+            })
             .collect();
         if casts.iter().any(Option::is_some) {
             let text = replace_parameters(sql, |number, parameter| {
@@ -183,7 +216,13 @@ impl Plan {
                     0 => encode::pg_type(&target).oid,
                     oid => oid,
                 };
-                Parameter { oid, target }
+                let free_scale = declared.get(index) == Some(&encode::oid::NUMERIC)
+                    && deduced[index] == LogicalType::Unknown;
+                Parameter {
+                    oid,
+                    target,
+                    free_scale,
+                }
             })
             .collect();
         let tag = sql::command_tag(sql);
@@ -242,7 +281,13 @@ fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
 
 /// The type that a parameter is cast to in the statement's text: the declared
 /// one where DuckDB deduced another, and text where nobody said anything.
-fn cast_for(declared: u32, deduced: &LogicalType) -> Option<LogicalType> {
+fn cast_for(declared: u32, deduced: &LogicalType, numeric_scale: u8) -> Option<LogicalType> {
+    if declared == encode::oid::NUMERIC && *deduced == LogicalType::Unknown {
+        return Some(LogicalType::Decimal {
+            width: 38,
+            scale: numeric_scale,
+        });
+    }
     // One PostgreSQL type may stand for several of DuckDB's.
     if encode::pg_type(deduced).oid == declared && *deduced != LogicalType::Unknown {
         return None;

@@ -155,6 +155,15 @@ impl Numeric {
                 | LogicalType::Double
                 | LogicalType::Float
                 | LogicalType::BigNum => Ok(Value::varchar(text)),
+                // These two have a digit more than a DECIMAL.
+                LogicalType::HugeInt => whole(text)
+                    .parse()
+                    .map(Value::hugeint)
+                    .map_err(|_| out_of_range(text)),
+                LogicalType::UHugeInt => whole(text)
+                    .parse()
+                    .map(Value::uhugeint)
+                    .map_err(|_| out_of_range(text)),
                 _ => Err(out_of_range(text)),
             },
             Self::Decimal { unscaled, scale } => {
@@ -174,6 +183,11 @@ impl Numeric {
             }
         }
     }
+}
+
+/// A number's digits without an exponent that changes nothing.
+fn whole(text: &str) -> &str {
+    text.strip_suffix("e0").unwrap_or(text)
 }
 
 /// How many digits a number has, and at least those of its scale.
