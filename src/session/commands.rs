@@ -138,7 +138,13 @@ impl Session {
                 binary,
                 query,
             } => {
-                self.declare(name, *hold, *binary, Statement::new(query, Vec::new()), Vec::new())?;
+                self.declare(
+                    name,
+                    *hold,
+                    *binary,
+                    Statement::new(query, Vec::new()),
+                    Vec::new(),
+                )?;
                 "DECLARE CURSOR"
             }
             S::Fetch { name, count } => return self.fetch(name, *count, formats, describe),

@@ -178,9 +178,20 @@ impl Session {
                     reply::bare(&mut self.client.output, b'I');
                     return Ok(());
                 }
-                Action::Session(SessionStatement::Declare { name, hold, binary, query }) => {
+                Action::Session(SessionStatement::Declare {
+                    name,
+                    hold,
+                    binary,
+                    query,
+                }) => {
                     let query = Statement::new(query, statement.declared.clone());
-                    self.declare(name, *hold, *binary, query, std::mem::take(&mut portal.parameters))?;
+                    self.declare(
+                        name,
+                        *hold,
+                        *binary,
+                        query,
+                        std::mem::take(&mut portal.parameters),
+                    )?;
                     portal.progress = Progress::Done;
                     Some("DECLARE CURSOR".to_owned())
                 }

@@ -557,11 +557,27 @@ mod tests {
         for (sql, command) in [
             ("begin", "BEGIN"),
             ("BEGIN WORK", "BEGIN"),
-            ("start transaction isolation level repeatable read, read write", "START TRANSACTION"),
+            (
+                "start transaction isolation level repeatable read, read write",
+                "START TRANSACTION",
+            ),
         ] {
-            assert_eq!(classify(sql), Some(S::Begin { command, read_only: false }), "{sql}");
+            assert_eq!(
+                classify(sql),
+                Some(S::Begin {
+                    command,
+                    read_only: false
+                }),
+                "{sql}"
+            );
         }
-        assert_eq!(classify("begin read only"), Some(S::Begin { command: "BEGIN", read_only: true }));
+        assert_eq!(
+            classify("begin read only"),
+            Some(S::Begin {
+                command: "BEGIN",
+                read_only: true
+            })
+        );
         assert_eq!(classify("commit and no chain"), Some(S::Commit { chain: false }));
         assert_eq!(classify("end"), Some(S::Commit { chain: false }));
         assert_eq!(
