@@ -89,32 +89,25 @@ impl Drop for Chunk {
 
 /// How the values of a vector lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the numbers are Rust's types of these names")]
 pub enum Layout {
     /// One byte, 0 or 1; read as `u8`.
     Bool,
     /// A number of this type; dates, times and timestamps too.
     I8,
-    #[allow(missing_docs)]
     I16,
-    #[allow(missing_docs)]
     I32,
-    #[allow(missing_docs)]
     I64,
     /// See [`HugeInt`]; UUIDs too, with the top bit flipped.
     I128,
-    #[allow(missing_docs)]
     U8,
-    #[allow(missing_docs)]
     U16,
-    #[allow(missing_docs)]
     U32,
     /// Times with a zone too.
     U64,
     /// See [`UHugeInt`].
     U128,
-    #[allow(missing_docs)]
     F32,
-    #[allow(missing_docs)]
     F64,
     /// See [`Interval`].
     Interval,

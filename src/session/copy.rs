@@ -180,8 +180,6 @@ fn insert(table: &str, columns: &[Column]) -> String {
             let input = format!("col{}", index + 1);
             match &column.data_type {
                 LogicalType::Varchar => input,
-                // Shaped to hexadecimal digits.
-                LogicalType::Blob => format!("unhex({input})"),
                 other => format!("CAST({input} AS {})", crate::encode::sql_name(other)),
             }
         })
@@ -292,8 +290,8 @@ struct Intake<'a> {
     settings: encode::Settings,
     batch: CopyRows,
     appender: Appender,
-    /// A buffer for each column whose text must be changed for the engine.
-    shaped: Vec<Vec<u8>>,
+    /// A field's text for the engine, column by column.
+    shaped: Vec<Shaped>,
     rows: u64,
     /// The number of the batch's first line.
     line: u64,
@@ -318,7 +316,7 @@ impl<'a> Intake<'a> {
             settings,
             batch: CopyRows::default(),
             appender: Appender::new(connection, &insert(table, columns), columns.len())?,
-            shaped: vec![Vec::new(); columns.len()],
+            shaped: columns.iter().map(|_| Shaped::default()).collect(),
             rows: 0,
             line: if options.header == CopyHeader::Off { 1 } else { 2 },
             csv: options.format == CopyFormat::Csv,
@@ -345,20 +343,12 @@ impl<'a> Intake<'a> {
                 let Some(field) = self.batch.field(row, index) else {
                     continue;
                 };
-                shaped.clear();
-                match Shape::of(column) {
-                    Shape::AsIs => {}
-                    Shape::Hexadecimal => hexadecimal(field, shaped)?,
-                    Shape::List => list(field, shaped),
-                }
+                shaped.text.clear();
+                shaped.used = shape(field, &column.data_type, &self.settings, &mut shaped.text)?;
             }
-            let fields = self.columns.iter().enumerate().map(|(index, column)| {
+            let fields = self.shaped.iter().enumerate().map(|(index, shaped)| {
                 let field = self.batch.field(row, index)?;
-                Some(if Shape::of(column) == Shape::AsIs {
-                    field
-                } else {
-                    &self.shaped[index]
-                })
+                Some(if shaped.used { &shaped.text } else { field })
             });
             self.appender.append(fields)?;
         }
@@ -408,116 +398,203 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// What must happen to PostgreSQL's text form of a value before DuckDB's cast
-/// takes it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    AsIs,
-    Hexadecimal,
-    List,
+/// A field's text in the form that the engine reads, if that is another one.
+#[derive(Default)]
+struct Shaped {
+    used: bool,
+    text: Vec<u8>,
 }
 
-impl Shape {
-    fn of(column: &Column) -> Shape {
-        match column.data_type {
-            LogicalType::Blob => Shape::Hexadecimal,
-            LogicalType::List(_) | LogicalType::Array(..) => Shape::List,
-            _ => Shape::AsIs,
+/// Puts PostgreSQL's text form of a value into one that DuckDB's cast takes;
+/// false if they are the same.
+fn shape(
+    field: &[u8],
+    data_type: &LogicalType,
+    settings: &encode::Settings,
+    out: &mut Vec<u8>,
+) -> Result<bool, SessionError> {
+    match data_type {
+        LogicalType::Blob => blob(field, out)?,
+        LogicalType::List(element) | LogicalType::Array(element, _) => list(field, element, settings, out)?,
+        LogicalType::Interval => canonical(field, data_type, settings, out)?,
+        LogicalType::Date
+        | LogicalType::Timestamp
+        | LogicalType::TimestampS
+        | LogicalType::TimestampMs
+        | LogicalType::TimestampNs
+        | LogicalType::TimestampTz
+        | LogicalType::TimeTz
+            // Digits mean the same to both; eras, zones and words do not.
+            if field.iter().any(u8::is_ascii_alphabetic) =>
+        {
+            canonical(field, data_type, settings, out)?;
         }
+        _ => return Ok(false),
     }
+    Ok(true)
 }
 
-/// bytea in its hex or its escape form, as hexadecimal digits. Source:
+/// The value as we read it, in DuckDB's text form.
+fn canonical(
+    field: &[u8],
+    data_type: &LogicalType,
+    settings: &encode::Settings,
+    out: &mut Vec<u8>,
+) -> Result<(), SessionError> {
+    let oid = encode::pg_type(data_type).oid;
+    let value = encode::decode_parameter(oid, Format::Text, Some(field), data_type, settings)?;
+    out.extend_from_slice(value.to_text().as_bytes());
+    Ok(())
+}
+
+/// bytea in its hex or its escape form as DuckDB escapes bytes. Source:
 /// PostgreSQL manual, section 8.4.
-fn hexadecimal(field: &[u8], out: &mut Vec<u8>) -> Result<(), SessionError> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+fn blob(field: &[u8], out: &mut Vec<u8>) -> Result<(), SessionError> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let invalid = || SessionError::new("22P02", "invalid input syntax for type bytea");
+    let mut push = |byte: u8| {
+        out.extend([
+            b'\\',
+            b'x',
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]);
+    };
     if let Some(digits) = field.strip_prefix(b"\\x") {
-        out.extend(digits.iter().filter(|byte| !byte.is_ascii_whitespace()));
+        let mut nibbles = digits.iter().filter(|byte| !byte.is_ascii_whitespace());
+        while let Some(high) = nibbles.next() {
+            let nibble = |byte: &u8| char::from(*byte).to_digit(16);
+            match (nibble(high), nibbles.next().and_then(nibble)) {
+                // Both are below 16.
+                (Some(high), Some(low)) => push((high * 16 + low) as u8),
+                _ => return Err(invalid()),
+            }
+        }
         return Ok(());
     }
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let byte = match (first, tail) {
-            (b'\\', [b'\\', tail @ ..]) => {
-                rest = tail;
-                b'\\'
-            }
+        let (byte, tail) = match (first, tail) {
+            (b'\\', [b'\\', tail @ ..]) => (b'\\', tail),
             (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
-                rest = tail;
-                (a - b'0') * 64 + (b - b'0') * 8 + (c - b'0')
+                ((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'), tail)
             }
-            (b'\\', _) => return Err(SessionError::new("22P02", "invalid input syntax for type bytea")),
-            (byte, tail) => {
-                rest = tail;
-                *byte
-            }
+            (b'\\', _) => return Err(invalid()),
+            (byte, tail) => (*byte, tail),
         };
-        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        push(byte);
+        rest = tail;
     }
     Ok(())
 }
 
-/// An array literal as a list literal: other brackets, and quotes around every
-/// element but NULL, so that nothing in them means something to DuckDB.
-fn list(field: &[u8], out: &mut Vec<u8>) {
+/// An array literal as a list literal: other brackets, every element shaped, and
+/// quotes around all but NULL, so that nothing in them means something to DuckDB.
+fn list(
+    field: &[u8],
+    element: &LogicalType,
+    settings: &encode::Settings,
+    out: &mut Vec<u8>,
+) -> Result<(), SessionError> {
+    // Nesting is in the type as well as in the text; only the leaves matter.
+    let mut leaf = element;
+    while let LogicalType::List(inner) | LogicalType::Array(inner, _) = leaf {
+        leaf = inner;
+    }
     let mut bytes = field.iter().copied().peekable();
+    let mut text = Vec::new();
+    let mut shaped = Vec::new();
     while let Some(byte) = bytes.next() {
+        text.clear();
         match byte {
             b'{' => out.push(b'['),
             b'}' => out.push(b']'),
             b',' | b' ' | b'\t' | b'\n' => out.push(byte),
-            b'"' => {
-                out.push(b'"');
-                while let Some(byte) = bytes.next() {
-                    out.push(byte);
-                    match byte {
-                        b'"' => break,
-                        b'\\' => out.extend(bytes.next()),
-                        _ => {}
+            _ => {
+                let quoted = byte == b'"';
+                if quoted {
+                    while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                        text.extend(if byte == b'\\' { bytes.next() } else { Some(byte) });
+                    }
+                } else {
+                    text.push(byte);
+                    while let Some(byte) = bytes.next_if(|byte| !matches!(byte, b',' | b'}' | b'{')) {
+                        text.push(byte);
                     }
                 }
-            }
-            first => {
-                let mut element = vec![first];
-                while let Some(byte) = bytes.next_if(|byte| !matches!(byte, b',' | b'}' | b'{')) {
-                    element.push(byte);
+                if !quoted && text.eq_ignore_ascii_case(b"null") {
+                    out.extend_from_slice(&text);
+                    continue;
                 }
-                if element.eq_ignore_ascii_case(b"null") {
-                    out.extend_from_slice(&element);
-                } else {
-                    out.push(b'"');
-                    out.extend_from_slice(&element);
-                    out.push(b'"');
+                shaped.clear();
+                let used = shape(&text, leaf, settings, &mut shaped)?;
+                out.push(b'"');
+                for byte in if used { &shaped } else { &text } {
+                    if matches!(byte, b'"' | b'\\') {
+                        out.push(b'\\');
+                    }
+                    out.push(*byte);
                 }
+                out.push(b'"');
             }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn array_literals_become_list_literals() {
-        let shaped = |text: &str| {
-            let mut out = Vec::new();
-            list(text.as_bytes(), &mut out);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(shaped("{1,NULL,3}"), r#"["1",NULL,"3"]"#);
-        assert_eq!(shaped(r#"{{a,"b,}c"},{"\"",d}}"#), r#"[["a","b,}c"],["\"","d"]]"#);
-        assert_eq!(shaped("{}"), "[]");
+    fn shaped(field: &str, data_type: &LogicalType) -> Result<String, SessionError> {
+        let mut out = Vec::new();
+        shape(
+            field.as_bytes(),
+            data_type,
+            &encode::Settings::default(),
+            &mut out,
+        )?;
+        Ok(String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn both_forms_of_bytea_become_digits() {
-        let digits = |text: &str| {
-            let mut out = Vec::new();
-            hexadecimal(text.as_bytes(), &mut out).map(|()| String::from_utf8(out).unwrap())
-        };
-        assert_eq!(digits("\\xAB01").unwrap(), "AB01");
-        assert_eq!(digits("a\\\\\\377").unwrap(), "615cff");
-        assert_eq!(digits("\\9").unwrap_err().sqlstate, "22P02");
+    fn array_literals_become_list_literals() {
+        let texts = LogicalType::List(Box::new(LogicalType::Varchar));
+        assert_eq!(shaped("{1,NULL,3}", &texts).unwrap(), r#"["1",NULL,"3"]"#);
+        let nested = LogicalType::List(Box::new(texts));
+        assert_eq!(
+            shaped(r#"{{a,"b,}c"},{"\"",d}}"#, &nested).unwrap(),
+            r#"[["a","b,}c"],["\"","d"]]"#
+        );
+        assert_eq!(shaped("{}", &nested).unwrap(), "[]");
+    }
+
+    #[test]
+    fn both_forms_of_bytea_become_escapes() {
+        assert_eq!(shaped("\\xAB01", &LogicalType::Blob).unwrap(), "\\xAB\\x01");
+        assert_eq!(
+            shaped("a\\\\\\377", &LogicalType::Blob).unwrap(),
+            "\\x61\\x5C\\xFF"
+        );
+        for wrong in ["\\9", "\\xA", "\\xAG"] {
+            assert_eq!(
+                shaped(wrong, &LogicalType::Blob).unwrap_err().sqlstate,
+                "22P02",
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn eras_and_intervals_are_read_as_postgresql_writes_them() {
+        assert_eq!(shaped("2020-01-01", &LogicalType::Date).unwrap(), "");
+        assert_eq!(
+            shaped("0044-03-15 BC", &LogicalType::Date).unwrap(),
+            "0044-03-15 (BC)"
+        );
+        assert_eq!(
+            shaped("1 mon -1 days", &LogicalType::Interval).unwrap(),
+            "1 month -1 day"
+        );
     }
 }

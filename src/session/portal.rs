@@ -55,11 +55,12 @@ pub struct Sent {
 
 /// A result on its way to the client.
 pub struct Cursor {
-    rows: Rows,
-    types: Vec<LogicalType>,
-    encoder: RowEncoder,
+    // Before `rows`, which keeps the instance alive that its memory belongs to.
     chunk: Option<Chunk>,
     next: usize,
+    encoder: RowEncoder,
+    types: Vec<LogicalType>,
+    rows: Rows,
 }
 
 impl Cursor {

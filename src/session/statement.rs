@@ -243,14 +243,16 @@ fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
 /// The type that a parameter is cast to in the statement's text: the declared
 /// one where DuckDB deduced another, and text where nobody said anything.
 fn cast_for(declared: u32, deduced: &LogicalType) -> Option<LogicalType> {
+    // One PostgreSQL type may stand for several of DuckDB's.
+    if encode::pg_type(deduced).oid == declared && *deduced != LogicalType::Unknown {
+        return None;
+    }
     let wanted = encode::type_for_oid(declared);
     match wanted {
         // Drivers declare text for everything; what DuckDB deduced is better.
         Some(LogicalType::Varchar) | None => {
             (*deduced == LogicalType::Unknown).then_some(LogicalType::Varchar)
         }
-        // The declaration says nothing about precision.
-        Some(LogicalType::Decimal { .. }) if matches!(deduced, LogicalType::Decimal { .. }) => None,
         Some(wanted) => (wanted != *deduced).then_some(wanted),
     }
 }

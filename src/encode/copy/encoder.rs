@@ -88,7 +88,8 @@ impl CopyEncoder {
         let options = &self.options;
         // Numbers and dates have no special byte, unless the delimiter is one
         // that they are made of.
-        let plain_delimiter = matches!(options.delimiter, b'\t' | b',' | b'|' | b';');
+        let plain_delimiter = matches!(options.delimiter, b'\t' | b',' | b'|' | b';')
+            && (options.format == CopyFormat::Text || matches!(options.quote, b'"' | b'\''));
         let columns = self
             .types
             .iter()
