@@ -8,6 +8,8 @@
 //! sql/        types and values, compared with PostgreSQL's
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! memory      what results and idle readers cost
+//! operation   starting, stopping, limits, files, processes that die
+//! safety      what SQL may not do
 //! ```
 //!
 //! The tests were written against PostgreSQL 15 and are run against it to this
@@ -19,6 +21,8 @@
 mod clients;
 mod first_use;
 mod memory;
+mod operation;
+mod safety;
 mod sql;
 mod support;
 mod wire;

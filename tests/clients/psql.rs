@@ -167,7 +167,6 @@ fn psql_prepares_and_executes() {
 }
 
 #[test]
-#[ignore = "uses DECLARE and FETCH, which duckgres does not have yet"]
 fn psql_fetches_in_pieces() {
     let output = script("\\set FETCH_COUNT 1000\nselect i from generate_series(1, 5000) g(i) order by i;\n");
     let expected: String = (1..=5000).map(|i| format!("{i}\n")).collect();
@@ -209,7 +208,6 @@ fn psql_says_that_the_password_is_wrong() {
 }
 
 #[test]
-#[ignore = "uses DECLARE and FETCH, which duckgres does not have yet"]
 fn psql_reads_no_gigabyte_to_show_its_first_row() {
     let mut command = psql(&roads(Server::shared())[0]);
     let output = run(

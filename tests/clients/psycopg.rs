@@ -53,7 +53,6 @@ fn psycopg_sees_an_error_in_a_pipeline() {
 }
 
 #[test]
-#[ignore = "uses DECLARE and FETCH, which duckgres does not have yet"]
 fn psycopg_fetches_from_a_cursor_on_the_server() {
     psycopg("server_side_cursor");
 }

@@ -99,13 +99,21 @@ impl Server {
             .arg(&data)
             .arg("--unix-socket-dir")
             .arg(home.path())
-            // These tests log in wrongly and often, all from one address.
-            .args(["--max-failed-attempts", "0", "--max-connections-per-ip", "0"])
-            .args(["--shutdown-timeout", "5s"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap());
+        // These tests log in wrongly and often, all from one address, and their
+        // servers have nobody to wait for.
+        for (flag, value) in [
+            ("--max-failed-attempts", "0"),
+            ("--max-connections-per-ip", "0"),
+            ("--shutdown-timeout", "5s"),
+        ] {
+            if !arguments.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
         for (name, _) in env::vars().filter(|(name, _)| name.starts_with("DUCKGRES_")) {
             command.env_remove(name);
         }
@@ -283,6 +291,16 @@ impl Server {
             |error| error.to_string(),
             |log| String::from_utf8_lossy(&log).into_owned(),
         )
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Waits for the end of a server that was killed.
+    pub fn reap(&mut self) {
+        self.process.wait().unwrap();
     }
 
     /// A file that is gone when the server is.

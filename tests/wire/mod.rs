@@ -5,8 +5,10 @@
 //! the same answer to them.
 
 mod cancel;
+mod concurrency;
 mod copy_in;
 mod copy_out;
+mod cursors;
 mod disconnect;
 mod encryption;
 mod extended;
