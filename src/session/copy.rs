@@ -374,10 +374,13 @@ impl<'a> Intake<'a> {
                     let mut error = SessionError::from(error);
                     let text: String = String::from_utf8_lossy(field).chars().take(100).collect();
                     let line = self.line + self.lines(row);
-                    error.context = Some(format!(
-                        "COPY {}, line {line}, column {}: \"{text}\"",
-                        self.table, column.name
-                    ));
+                    error.context = Some(
+                        format!(
+                            "COPY {}, line {line}, column {}: \"{text}\"",
+                            self.table, column.name
+                        )
+                        .into(),
+                    );
                     return error.into();
                 }
             }

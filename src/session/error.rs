@@ -31,11 +31,11 @@ pub struct SessionError {
     /// One sentence.
     pub message: Cow<'static, str>,
     /// More about it.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// What to do about it.
     pub hint: Option<&'static str>,
     /// What was being done, for example "COPY t, line 3, column a".
-    pub context: Option<String>,
+    pub context: Option<Box<str>>,
     /// Where the cause is.
     pub position: Option<Position>,
 }
@@ -115,10 +115,10 @@ impl From<engine::Error> for SessionError {
         };
         // DuckDB puts candidates and hints on lines of their own.
         let (message, detail) = match error.message.split_once('\n') {
-            Some((message, detail)) => (message.to_owned(), Some(detail.trim().to_owned())),
+            Some((message, detail)) => (message.to_owned(), Some(Box::from(detail.trim()))),
             None => (error.message, None),
         };
-        let detail = detail.filter(|detail| !detail.is_empty());
+        let detail = detail.filter(|detail: &Box<str>| !detail.is_empty());
         let position = error.position.map(Position::InStatement);
         SessionError {
             severity,

@@ -65,7 +65,7 @@ impl Databases {
                 tracing::error!(database = name, %error, "cannot open");
                 let message = format!("database \"{name}\" cannot be opened at the moment");
                 let mut refusal = SessionError::fatal("57P03", message);
-                refusal.detail = Some(error.message);
+                refusal.detail = Some(error.message.into());
                 Err(refusal)
             }
             Err(_) => Err(SessionError::fatal(
