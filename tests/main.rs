@@ -18,6 +18,11 @@
 //! `DUCKGRES_TEST_POSTGRES_BIN` says) and expects the very same answers of it.
 //! Where the two differ for a reason, the test says which and why.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails with a line number, which is what it should do"
+)]
+
 mod clients;
 mod first_use;
 mod memory;

@@ -115,10 +115,10 @@ impl From<engine::Error> for SessionError {
         };
         // DuckDB puts candidates and hints on lines of their own.
         let (message, detail) = match error.message.split_once('\n') {
-            Some((message, detail)) => (message.to_owned(), Some(Box::from(detail.trim()))),
-            None => (error.message, None),
+            Some((message, detail)) => (message.to_owned(), detail.trim()),
+            None => (error.message.clone(), ""),
         };
-        let detail = detail.filter(|detail: &Box<str>| !detail.is_empty());
+        let detail = (!detail.is_empty()).then(|| Box::from(detail));
         let position = error.position.map(Position::InStatement);
         SessionError {
             severity,

@@ -141,7 +141,7 @@ fn rustls(server: &Server) -> Rustls {
 }
 
 async fn connect(server: &Server, road: Road) -> Client {
-    let client = match road {
+    match road {
         Road::Encrypted => {
             let (client, connection) = config(server, road).connect(rustls(server)).await.unwrap();
             tokio::spawn(connection);
@@ -152,8 +152,7 @@ async fn connect(server: &Server, road: Road) -> Client {
             tokio::spawn(connection);
             client
         }
-    };
-    client
+    }
 }
 
 /// Runs a test over every road, within the usual patience.
