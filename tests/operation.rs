@@ -72,7 +72,7 @@ fn a_stop_lets_running_statements_finish() {
             "Error FATAL 57P01"
         ]
     );
-    assert!(server.stop().success());
+    assert!(server.exit_status().success());
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use duckgres::proto::{AcceptConnection, PeerFacts, Setting};
 use duckgres_fuzz::peer::{Kind, sign};
+// The counters in duckgres want to be registered with it.
+use libfuzzer_sys as _;
 use prost::Message;
 
 fn main() -> io::Result<()> {

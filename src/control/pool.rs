@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -25,8 +25,9 @@ pub struct Worker {
     pub ids: BackendIds,
     rpc: WorkerClient<Channel>,
     report: watch::Sender<Option<Report>>,
-    /// Sessions handed over that no report has counted yet.
-    uncounted: AtomicU32,
+    /// Sessions handed over to its process; what its report has accepted of
+    /// them is counted there.
+    handed_over: AtomicU64,
 }
 
 impl Worker {
@@ -42,7 +43,7 @@ impl Worker {
             ids: BackendIds::new(id, u32::from_be_bytes(start)),
             rpc: WorkerClient::new(connect(rpc)),
             report: watch::Sender::new(None),
-            uncounted: AtomicU32::new(0),
+            handed_over: AtomicU64::new(0),
         });
         tokio::spawn(watch_health(Arc::downgrade(&worker)));
         worker
@@ -67,21 +68,24 @@ impl Worker {
 
     /// Counts a session that is being handed over, until a report counts it.
     pub fn expect_session(&self) {
-        self.uncounted.fetch_add(1, Ordering::Relaxed);
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes back an [`Worker::expect_session`] for a session that did not come.
     pub fn expect_no_session(&self) {
-        let less = |count: u32| count.checked_sub(1);
-        // A report in between has forgotten it already.
+        let less = |count: u64| count.checked_sub(1);
         let _ = self
-            .uncounted
+            .handed_over
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     fn sessions(&self) -> u32 {
-        let reported = self.report.borrow().as_ref().map_or(0, |report| report.sessions);
-        reported.saturating_add(self.uncounted.load(Ordering::Relaxed))
+        let report = self.report.borrow();
+        let (sessions, accepted) = report
+            .as_ref()
+            .map_or((0, 0), |report| (report.sessions, report.accepted));
+        let on_the_way = self.handed_over.load(Ordering::Relaxed).saturating_sub(accepted);
+        sessions.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX))
     }
 
     /// Lets statements finish for `grace`, then ends what is left.
@@ -132,14 +136,16 @@ async fn watch_health(worker: std::sync::Weak<Worker>) {
                     );
                     break;
                 }
-                worker.uncounted.store(0, Ordering::Relaxed);
+                // A process that was running already may know more of them.
+                worker.handed_over.fetch_max(report.accepted, Ordering::Relaxed);
                 if worker.report.send_replace(Some(report)).is_none() {
                     info!(worker = worker.id, "ready");
                 }
             }
         }
         let Some(worker) = worker.upgrade() else { return };
-        worker.uncounted.store(0, Ordering::Relaxed);
+        // The next process counts from nothing.
+        worker.handed_over.store(0, Ordering::Relaxed);
         worker.report.send_replace(None);
         drop(worker);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -69,7 +69,8 @@ const READING_PRAGMAS: [&str; 10] = [
 /// Decides on one statement. `file_access` lists the directories that SQL may
 /// read and write.
 pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusal> {
-    let all: Vec<Token> = tokens(sql).collect();
+    let whole: Vec<Token> = tokens(sql).collect();
+    let all = without_wrapping(sql, &whole);
     for (words, name) in COMMANDS {
         let fits = words
             .iter()
@@ -90,17 +91,81 @@ pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusa
         }
     }
     if starts("COPY") {
-        check_copy(sql, &all, file_access)?;
+        check_copy(sql, all, file_access)?;
     }
-    for pair in all.windows(2) {
+    for (at, pair) in whole.windows(2).enumerate() {
         if pair[0].is_name() && pair[1].text(sql) == "(" {
             let name = super::identifier(pair[0].text(sql)).to_lowercase();
             if FUNCTIONS.contains(&name.as_str()) {
                 return Err(Refusal::Function(name));
             }
+            if is_file_function(&name) {
+                check_files(sql, &whole[at + 2..], &name, file_access)?;
+            }
         }
     }
     Ok(())
+}
+
+/// The statement inside EXPLAIN, which runs it with ANALYZE, or PREPARE.
+fn without_wrapping<'a>(sql: &str, all: &'a [Token]) -> &'a [Token] {
+    let is = |at: usize, word: &str| all.get(at).is_some_and(|token| token.is(sql, word));
+    let mut at = 0;
+    if is(0, "PREPARE") {
+        at = all
+            .iter()
+            .position(|token| token.is(sql, "AS"))
+            .map_or(0, |found| found + 1);
+    }
+    while is(at, "EXPLAIN") || is(at, "ANALYZE") || is(at, "VERBOSE") || (at > 0 && is(at, "(")) {
+        let mut depth = 0_usize;
+        loop {
+            depth += usize::from(is(at, "("));
+            depth -= usize::from(is(at, ")") && depth > 0);
+            at += 1;
+            if depth == 0 || at >= all.len() {
+                break;
+            }
+        }
+    }
+    all.get(at..).unwrap_or_default()
+}
+
+/// The table functions that open the files that they are given.
+fn is_file_function(name: &str) -> bool {
+    ["read_", "parquet_", "sniff_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || ["glob", "parquet_scan", "duckdb_logs_from_file"].contains(&name)
+}
+
+/// What is read must be named by string literals, one or a list of them, so that
+/// it is known before the engine opens it. The engine permits the database's own
+/// file everywhere, whatever directories are permitted.
+fn check_files(
+    sql: &str,
+    arguments: &[Token],
+    name: &str,
+    file_access: &[std::path::PathBuf],
+) -> Result<(), Refusal> {
+    let refused = || Refusal::Function(name.to_owned());
+    let text = |at: usize| arguments.get(at).map(|token| token.text(sql)).unwrap_or_default();
+    let mut at = usize::from(text(0) == "[");
+    loop {
+        let file = arguments
+            .get(at)
+            .and_then(|token| literal_value(token, sql))
+            .ok_or_else(refused)?;
+        if !is_inside(&file, file_access) {
+            return Err(Refusal::File(file));
+        }
+        match (text(0) == "[", text(at + 1)) {
+            (true, ",") => at += 2,
+            (true, "]") if matches!(text(at + 2), "," | ")") => return Ok(()),
+            (false, "," | ")") => return Ok(()),
+            _ => return Err(refused()),
+        }
+    }
 }
 
 /// COPY names its file right behind a TO or FROM outside parentheses; COPY FROM
@@ -192,6 +257,15 @@ mod tests {
             "copy t to '/srv/exchange'",
             "copy t to x",
             "copy t to ('/data/' || 'x')",
+            "explain analyze copy t to '/data/x.duckdb'",
+            "explain (analyze, format json) copy t to '/data/x.duckdb'",
+            "prepare p as copy t to '/data/x.duckdb'",
+            "select * from read_blob('/data/x.duckdb')",
+            "select * from read_blob('/data/' || 'x')",
+            "select * from read_csv(['/srv/exchange/a.csv', '/data/x'])",
+            "from \"read_text\" ('/etc/passwd')",
+            "select * from glob('/*')",
+            "explain (select * from glob('/*'))",
         ] {
             assert!(refused(sql), "{sql}");
         }
@@ -199,6 +273,10 @@ mod tests {
             "copy t to '/srv/exchange/x.parquet' (format parquet)",
             "copy t from stdin",
             "copy (select a from t) to stdout",
+            "select * from read_csv('/srv/exchange/a.csv', header = true)",
+            "select * from read_parquet(['/srv/exchange/a', '/srv/exchange/b'])",
+            "explain analyze select 1",
+            "explain (select 1)",
         ] {
             assert!(!refused(sql), "{sql}");
         }

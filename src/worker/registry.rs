@@ -19,6 +19,7 @@ pub(super) struct Registry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     serial: u64,
+    accepted: u64,
     sessions: usize,
     draining: bool,
     drained: bool,
@@ -53,7 +54,11 @@ impl Registry {
             return Err(Full::InUse);
         }
         sessions.insert(backend_id, None);
-        self.changed(&sessions);
+        self.events.send_modify(|state| {
+            state.accepted += 1;
+            state.sessions = sessions.len();
+            state.serial += 1;
+        });
         Ok(Place {
             registry: self.clone(),
             backend_id,
@@ -66,6 +71,12 @@ impl Registry {
 
     pub(super) fn handles(&self) -> Vec<Arc<Handle>> {
         self.lock().values().flatten().cloned().collect()
+    }
+
+    /// How many sessions there are, and how many there have ever been.
+    pub(super) fn counts(&self) -> (usize, u64) {
+        let state = self.events.borrow();
+        (state.sessions, state.accepted)
     }
 
     /// No session may come in any more; returns those that are here.

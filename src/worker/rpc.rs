@@ -44,9 +44,11 @@ struct Management {
 impl Management {
     async fn report(worker: &Worker) -> Report {
         let handles = worker.registry.handles();
+        let (sessions, accepted) = worker.registry.counts();
         Report {
             worker_id: u32::from(worker.id),
-            sessions: handles.len() as u32,
+            sessions: sessions as u32,
+            accepted,
             running: handles.iter().filter(|handle| handle.is_running()).count() as u32,
             open_databases: worker.databases.names().await,
             draining: worker.registry.is_draining(),

@@ -312,6 +312,13 @@ impl Server {
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.ask_to_stop();
+        self.exit_status()
+    }
+
+    /// Waits for the end of a server that was asked to stop. Asking twice would
+    /// mean not to wait for running statements.
+    #[track_caller]
+    pub fn exit_status(&mut self) -> ExitStatus {
         eventually("the server has stopped", || self.process.try_wait().unwrap())
     }
 
