@@ -12,10 +12,10 @@
 //! safety      what SQL may not do
 //! ```
 //!
-//! The tests were written against PostgreSQL 15 and are run against it to this
-//! day: `DUCKGRES_TEST_AGAINST=postgres cargo test --test tests wire` starts a
-//! private cluster (binaries in /usr/lib/postgresql/15/bin, or where
-//! `DUCKGRES_TEST_POSTGRES_BIN` says) and expects the very same answers of it.
+//! The tests were written against PostgreSQL 15, and it is still asked:
+//! `DUCKGRES_TEST_AGAINST=postgres cargo test --test tests` starts a private
+//! cluster (of what is in /usr/lib/postgresql, or in the directory that
+//! `DUCKGRES_TEST_POSTGRES_BIN` names) and expects the very same answers of it.
 //! Where the two differ for a reason, the test says which and why.
 
 #![allow(

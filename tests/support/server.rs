@@ -154,11 +154,7 @@ impl Server {
 
     /// A new PostgreSQL cluster, or what is missing for one.
     pub fn postgres() -> Result<Server, String> {
-        let binaries = env::var("DUCKGRES_TEST_POSTGRES_BIN")
-            .map_or_else(|_| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from);
-        if !binaries.join("initdb").exists() {
-            return Err(format!("no PostgreSQL 15 in {}", binaries.display()));
-        }
+        let binaries = postgres_binaries().ok_or("PostgreSQL is not installed in /usr/lib/postgresql")?;
         // PostgreSQL refuses to run as root.
         let account = match geteuid().is_root() {
             true => Some(
@@ -390,6 +386,24 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// Where initdb and postgres are: where `DUCKGRES_TEST_POSTGRES_BIN` says, or
+/// version 15, which the expected values are from, or the newest there is.
+fn postgres_binaries() -> Option<PathBuf> {
+    if let Some(named) = env::var_os("DUCKGRES_TEST_POSTGRES_BIN") {
+        return Some(named.into());
+    }
+    let installed = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let binaries = entry.path().join("bin");
+        binaries
+            .join("initdb")
+            .exists()
+            .then_some((version == 15, version, binaries))
+    });
+    installed.max().map(|(_, _, binaries)| binaries)
 }
 
 /// Stops the shared server and makes the run fail if it was not well to the end.
