@@ -195,7 +195,8 @@ async fn too_many_clients_are_told_so_before_they_are_asked_for_a_password() {
     third.startup(V30, &[("user", "alice")]);
     assert_eq!(code(third.mechanisms().map(drop)), "53300");
     // The worker says that it has taken both in, and that one has ended.
-    rig.report.send_modify(|report| (report.accepted, report.sessions) = (2, 1));
+    rig.report
+        .send_modify(|report| (report.accepted, report.sessions) = (2, 1));
     let free = || rig.front.pool.sessions() == 1;
     while !free() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
