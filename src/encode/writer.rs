@@ -10,6 +10,9 @@ use crate::engine::Strings;
 /// to stay in the processor's second cache.
 const SPILL: usize = 64 * 1024;
 
+/// The first size of a buffer.
+const FIRST: usize = 4 * 1024;
+
 /// Room for any value that is neither a string nor made of parts, in text or
 /// in binary. The functions that fill it take the position to write at and
 /// give the position behind what they wrote; bytes behind that are free.
@@ -189,9 +192,9 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, room: usize) {
-        let size = (self.at + room)
-            .max(2 * SPILL)
-            .max(self.bytes.len() + self.bytes.len() / 2);
+        // Small at first: most results are, and zeroing a large buffer for
+        // each of them would cost more than encoding them.
+        let size = (self.at + room).max(FIRST).max(2 * self.bytes.len());
         self.bytes.resize(size, 0);
     }
 }

@@ -5,6 +5,7 @@
 //! writes that it is to stop. A buffer grows with what has arrived, never with
 //! what a length field claims.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -27,6 +28,13 @@ const READ: usize = 64 * 1024;
 /// is to stop.
 const TICK: Duration = Duration::from_millis(200);
 
+thread_local! {
+    /// Where a thread reads to, before it is known whose session's buffer takes it.
+    /// A session's own buffer would have to be zeroed for each read, or kept while
+    /// the session is idle.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
 /// What came of waiting for input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -47,8 +55,6 @@ pub struct Client {
     pub output: Vec<u8>,
     /// Sealed and not yet written.
     sealed: Vec<u8>,
-    /// Where ciphertext is read to.
-    scratch: Vec<u8>,
     closed: bool,
 }
 
@@ -77,7 +83,6 @@ impl Client {
             consumed: 0,
             output: Vec::new(),
             sealed: Vec::new(),
-            scratch: Vec::new(),
             closed: false,
         };
         // Records that arrived together with the handshake's end.
@@ -182,29 +187,20 @@ impl Client {
 
     /// One read(2); the number of bytes it brought, 0 at the end.
     fn read(&mut self) -> Result<usize, Failure> {
-        let buffer = if self.tls.is_some() {
-            &mut self.scratch
-        } else {
-            &mut self.input
-        };
-        let length = buffer.len();
-        buffer.resize(length + READ, 0);
-        let result = nix::unistd::read(&self.socket, &mut buffer[length..]);
-        buffer.truncate(length + result.unwrap_or(0));
-        let count = match result {
-            Ok(count) => count,
-            Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished.into()),
-            Err(Errno::EINTR) => return Err(Gone::Io(io::ErrorKind::WouldBlock.into()).into()),
-            Err(error) => return Err(Gone::Io(error.into()).into()),
-        };
-        if self.tls.is_some() && count > 0 {
-            let ciphertext = std::mem::take(&mut self.scratch);
-            let opened = self.open(&ciphertext);
-            self.scratch = ciphertext;
-            self.scratch.clear();
-            opened?;
-        }
-        Ok(count)
+        SCRATCH.with_borrow_mut(|scratch| {
+            let count = match nix::unistd::read(&self.socket, scratch) {
+                Ok(count) => count,
+                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished.into()),
+                Err(Errno::EINTR) => return Err(Gone::Io(io::ErrorKind::WouldBlock.into()).into()),
+                Err(error) => return Err(Gone::Io(error.into()).into()),
+            };
+            if self.tls.is_none() {
+                self.input.extend_from_slice(&scratch[..count]);
+            } else if count > 0 {
+                self.open(&scratch[..count])?;
+            }
+            Ok(count)
+        })
     }
 
     fn open(&mut self, ciphertext: &[u8]) -> Result<(), Gone> {

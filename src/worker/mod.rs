@@ -6,7 +6,7 @@
 //! sessions of a database.
 //!
 //! A thread belongs to a session only while its client keeps it busy; an idle
-//! session costs its socket and its state ([`drive`]). So the number of clients
+//! session costs its socket and its state (`drive`). So the number of clients
 //! is not the number of threads, and yet a client in a loop is served without a
 //! change of thread.
 
