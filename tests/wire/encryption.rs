@@ -137,7 +137,8 @@ fn garbage_instead_of_a_handshake_is_refused() {
         socket.write_all(&ssl_request()).unwrap();
         socket.read_exact(&mut [0]).unwrap();
         socket.write_all(garbage).unwrap();
-        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        // The server may have hung up already.
+        socket.shutdown(std::net::Shutdown::Write).ok();
         socket.read_to_end(&mut Vec::new()).ok();
     }
     server.assert_serving();
