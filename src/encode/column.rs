@@ -105,6 +105,14 @@ impl Context {
             scratch: Vec::new(),
         }
     }
+
+    pub(super) fn another(&self) -> Self {
+        Self {
+            zone: self.zone.clone(),
+            extra_float_digits: self.extra_float_digits,
+            scratch: Vec::new(),
+        }
+    }
 }
 
 /// Whether values of this type can be sent at all.

@@ -53,6 +53,16 @@ impl RowEncoder {
         })
     }
 
+    /// Another encoder for the same result, for another thread.
+    pub fn another(&self) -> Self {
+        Self {
+            types: self.types.clone(),
+            formats: self.formats.clone(),
+            context: self.context.another(),
+            writer: Writer::default(),
+        }
+    }
+
     /// Appends these rows of the chunk to `out`, each a whole message. After
     /// an error `out` ends with the last row before the one that has it.
     ///

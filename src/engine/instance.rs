@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use duckdb::ffi;
 
 use super::connection::Connection;
+use super::helpers::{Helpers, Running};
 use super::{Error, Lease, LeaseError};
 
 /// How an instance is opened.
@@ -33,6 +34,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Instance {
     raw: ffi::duckdb_database,
+    /// Ended before the database is closed.
+    helpers: Option<Helpers>,
     /// Counts what may invalidate a plan that DuckDB does not notice by itself.
     generation: AtomicU64,
     dead: AtomicBool,
@@ -71,9 +74,14 @@ impl Instance {
         if let Some(limit) = &options.memory_limit {
             config.set("memory_limit", limit)?;
         }
-        if let Some(threads) = options.threads {
-            config.set("threads", &threads.to_string())?;
-        }
+        let threads = options
+            .threads
+            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .unwrap_or(1)
+            .max(1);
+        // All of them are ours, see `helpers`.
+        config.set("threads", &threads.to_string())?;
+        config.set("external_threads", &threads.to_string())?;
         if let Some(directory) = &options.temp_directory {
             config.set("temp_directory", &directory.to_string_lossy())?;
         }
@@ -93,12 +101,20 @@ impl Instance {
             unsafe { ffi::duckdb_free(message.cast()) };
             return Err(error);
         }
-        let instance = Arc::new(Instance {
+        let mut instance = Instance {
             raw,
+            helpers: None,
             generation: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             _lease: lease,
-        });
+        };
+        // SAFETY: the instance drops its helpers before it closes the database.
+        let helpers = unsafe { Helpers::start(raw, threads - 1) };
+        instance.helpers = Some(
+            helpers
+                .map_err(|error| Error::new("Out of Memory", format!("cannot start a thread: {error}")))?,
+        );
+        let instance = Arc::new(instance);
         instance.configure(options)?;
         Ok(instance)
     }
@@ -122,7 +138,7 @@ impl Instance {
             &format!("SET allowed_directories=[{}]", directories.join(", ")),
             "SET enable_external_access=false",
             &format!(
-                "SET allowed_configs=[{}]",
+                "SET allowed_configs=[{}, 'custom_profiling_settings']",
                 SESSION_SETTINGS.map(crate::sql::quote_literal).join(", ")
             ),
             "SET lock_configuration=true",
@@ -135,6 +151,16 @@ impl Instance {
     /// A new connection: about 5 µs, and it shares nothing with others but the data.
     pub fn connect(self: &Arc<Self>) -> Result<Connection, Error> {
         Connection::open(self.clone(), self.raw)
+    }
+
+    /// A statement begins to run; it ends when the value is dropped.
+    pub(super) fn begin(&self) -> Option<Running> {
+        self.helpers.as_ref().and_then(Helpers::begin)
+    }
+
+    #[cfg(test)]
+    pub(super) fn helpers(&self) -> &Helpers {
+        self.helpers.as_ref().unwrap()
     }
 
     /// A number that changes whenever a plan made before may be out of date.
@@ -175,6 +201,7 @@ pub const SESSION_SETTINGS: [&str; 9] = [
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        self.helpers = None;
         // SAFETY: opened in `start` and closed only here; connections hold an
         // Arc of this value, so none is left.
         unsafe { ffi::duckdb_close(&mut self.raw) };

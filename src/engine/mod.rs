@@ -14,6 +14,7 @@ pub mod chunk;
 mod connection;
 mod copy_in;
 mod error;
+mod helpers;
 mod instance;
 mod lease;
 mod sqlstate;
@@ -26,7 +27,7 @@ pub mod types;
 pub mod value;
 
 pub use chunk::{Chunk, HugeInt, Interval, ListEntry, Strings, UHugeInt, Validity, Vector};
-pub use connection::{Connection, Interrupt};
+pub use connection::{Connection, Interrupt, Metrics};
 pub use copy_in::{Appender, INPUT as COPY_INPUT};
 pub use error::Error;
 pub use instance::{Instance, Options};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use duckdb::ffi;
 
 use super::connection::Shared;
+use super::helpers::Running;
 use super::instance::take_string;
 use super::{Chunk, Error, LogicalType, Value};
 
@@ -15,7 +16,7 @@ use super::{Chunk, Error, LogicalType, Value};
 pub struct Prepared {
     raw: ffi::duckdb_prepared_statement,
     // Behind `raw`, so that the connection outlives the statement.
-    _connection: Arc<Shared>,
+    connection: Arc<Shared>,
 }
 
 // SAFETY: used by one thread at a time (the type is not Sync); DuckDB ties
@@ -69,7 +70,7 @@ impl Prepared {
     ) -> Result<Prepared, Error> {
         let prepared = Prepared {
             raw,
-            _connection: connection,
+            connection: connection,
         };
         match state {
             ffi::DuckDBSuccess => Ok(prepared),
@@ -166,12 +167,14 @@ impl Prepared {
 
     fn run(&self, start: impl FnOnce(*mut ffi::duckdb_result) -> ffi::duckdb_state) -> Result<Rows, Error> {
         let mut result = MaybeUninit::<ffi::duckdb_result>::zeroed();
+        let running = self.connection.instance.begin();
         let state = start(result.as_mut_ptr());
         // SAFETY: zeroed is a valid (empty) result, and DuckDB filled it in.
         let result = unsafe { result.assume_init() };
         let mut rows = Rows {
             result,
-            _connection: self._connection.clone(),
+            connection: self.connection.clone(),
+            running,
             ended: false,
         };
         match state {
@@ -213,7 +216,8 @@ impl Drop for RawType {
 pub struct Rows {
     result: ffi::duckdb_result,
     // The result belongs to the connection's context.
-    _connection: Arc<Shared>,
+    connection: Arc<Shared>,
+    running: Option<Running>,
     ended: bool,
 }
 
@@ -261,6 +265,9 @@ impl Rows {
 
     /// The next chunk, never an empty one; `None` at the end.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>, Error> {
+        if self.running.is_none() {
+            self.running = self.connection.instance.begin();
+        }
         while !self.ended {
             // SAFETY: the result is alive and passed by value as the interface
             // wants it; a chunk that comes back is ours.
@@ -281,6 +288,11 @@ impl Rows {
             }
         }
         Ok(None)
+    }
+
+    /// No more chunks are wanted for the time being.
+    pub fn rest(&mut self) {
+        self.running = None;
     }
 
     fn error(&mut self) -> Error {

@@ -53,8 +53,9 @@ pub struct Client {
     /// Messages for the client. Whoever appends to it calls [`Client::relieve`]
     /// or [`Client::flush`] sooner or later.
     pub output: Vec<u8>,
-    /// Sealed and not yet written.
+    /// Sealed, and from `written` on not yet written; emptied when it all is.
     sealed: Vec<u8>,
+    written: usize,
     closed: bool,
 }
 
@@ -83,6 +84,7 @@ impl Client {
             consumed: 0,
             output: Vec::new(),
             sealed: Vec::new(),
+            written: 0,
             closed: false,
         };
         // Records that arrived together with the handshake's end.
@@ -252,25 +254,22 @@ impl Client {
 
     /// Writes until all is written (true) or the socket is full (false).
     fn write_some(&mut self) -> Result<bool, Gone> {
-        let mut written = 0;
-        let result = loop {
-            if written == self.sealed.len() {
-                break Ok(true);
-            }
+        while self.written < self.sealed.len() {
             match nix::sys::socket::send(
                 std::os::fd::AsRawFd::as_raw_fd(&self.socket),
-                &self.sealed[written..],
+                &self.sealed[self.written..],
                 nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
             ) {
-                Ok(count) => written += count,
-                Err(Errno::EAGAIN) => break Ok(false),
+                Ok(count) => self.written += count,
+                Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => break Err(Gone::Vanished),
-                Err(error) => break Err(Gone::Io(error.into())),
+                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished),
+                Err(error) => return Err(Gone::Io(error.into())),
             }
-        };
-        self.sealed.drain(..written);
-        result
+        }
+        self.sealed.clear();
+        self.written = 0;
+        Ok(true)
     }
 
     /// Sends what is there without waiting, and says goodbye over TLS.

@@ -15,6 +15,7 @@ mod cursors;
 mod error;
 mod extended;
 mod handle;
+mod lanes;
 pub mod message;
 mod portal;
 pub mod reply;
@@ -77,6 +78,8 @@ pub struct Session {
     statements: HashMap<String, Arc<Statement>>,
     portals: HashMap<String, Portal>,
     plans: PlanCache,
+    /// Counted up to where it no longer matters.
+    statements_run: u32,
     /// After an error in the extended protocol, messages are passed over.
     skip_until_sync: bool,
 }
@@ -123,6 +126,7 @@ impl Session {
             statements: HashMap::new(),
             portals: HashMap::new(),
             plans: PlanCache::default(),
+            statements_run: 0,
             skip_until_sync: false,
         };
         if let Err(mut error) = session.greet(&settings) {

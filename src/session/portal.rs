@@ -9,9 +9,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::client::Client;
+use super::client::{Client, FLUSH_AT};
 use super::error::{Failure, Gone, SessionError};
 use super::handle::{Handle, Stop};
+use super::lanes::{self, LANES};
 use super::statement::Statement;
 use crate::encode::{EncodeError, Format, RowEncoder, Settings};
 use crate::engine::{Chunk, Column, LogicalType, Rows, Value};
@@ -85,7 +86,16 @@ impl Cursor {
     /// whether there are more, just as PostgreSQL.
     pub fn send(&mut self, limit: u64, client: &mut Client, handle: &Handle) -> Result<Sent, Failure> {
         let mut sent = 0;
+        let mut bytes = 0;
         while sent < limit {
+            if limit == u64::MAX && bytes > LARGE && self.is_at_a_chunk() && *LANES > 1 {
+                sent += self.drain(client, handle)?;
+                return Ok(Sent {
+                    rows: sent,
+                    ended: true,
+                });
+            }
+            let before = client.output.len();
             let most = usize::try_from(limit - sent).unwrap_or(usize::MAX);
             // A step at a time, so that wide rows do not gather in memory.
             let count = self.encode(most.min(STEP), &mut client.output)?;
@@ -96,18 +106,31 @@ impl Cursor {
                 });
             }
             sent += count as u64;
+            bytes += client.output.len() - before;
             client.relieve(handle)?;
             check_stop(handle)?;
         }
+        self.rows.rest();
         Ok(Sent {
             rows: sent,
             ended: false,
         })
     }
 
+    fn is_at_a_chunk(&self) -> bool {
+        self.chunk.as_ref().is_none_or(|chunk| self.next == chunk.len())
+    }
+
+    /// Sends the rest on several threads.
+    fn drain(&mut self, client: &mut Client, handle: &Handle) -> Result<u64, Failure> {
+        self.chunk = None;
+        let encoders = (0..*LANES).map(|_| self.encoder.another()).collect();
+        lanes::drain(&mut self.rows, encoders, client, handle)
+    }
+
     /// Encodes up to `most` rows of one chunk; 0 at the end.
     fn encode(&mut self, most: usize, out: &mut Vec<u8>) -> Result<usize, Failure> {
-        if self.chunk.as_ref().is_none_or(|chunk| self.next == chunk.len()) {
+        if self.is_at_a_chunk() {
             self.chunk = None;
             self.chunk = self.rows.next_chunk()?;
             self.next = 0;
@@ -131,7 +154,7 @@ impl Cursor {
         let mut batch = Vec::new();
         loop {
             let count = self.encode(STEP, &mut batch)?;
-            if count == 0 || batch.len() > super::client::FLUSH_AT {
+            if count == 0 || batch.len() > FLUSH_AT {
                 spool.write(&batch).map_err(spool_failed)?;
                 batch.clear();
             }
@@ -146,7 +169,10 @@ impl Cursor {
 }
 
 /// Rows that are encoded between two looks at the output's size.
-const STEP: usize = 512;
+pub const STEP: usize = 512;
+
+/// A result that is larger is worth more than one thread.
+const LARGE: usize = 2 * FLUSH_AT;
 
 /// Is the running statement to stop?
 pub fn check_stop(handle: &Handle) -> Result<(), Failure> {
