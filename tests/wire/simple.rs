@@ -266,6 +266,61 @@ fn an_error_in_the_middle_of_the_rows_ends_the_result() {
 }
 
 #[test]
+fn an_error_far_into_a_large_result_arrives_behind_the_rows_before_it() {
+    let mut session = Session::new();
+    session.send(&query(
+        "select case when i = 400000 then cast(i || 'x' as bigint) else i end as a
+         from generate_series(1, 500000) g(i)",
+    ));
+    let answers = session.answers();
+    let (rows, rest) = answers.split_at(answers.len() - 2);
+    assert_eq!(rest[0].to_string(), "Error 22P02");
+    assert_eq!(rest[1].to_string(), "ReadyForQuery I");
+    for (row, answer) in (1..).zip(&rows[1..]) {
+        assert_eq!(answer.to_string(), format!("DataRow {row}"));
+    }
+    assert!(rows.len() < 400_001, "only rows before the error");
+    assert_eq!(session.rows("select 2 as a"), ["2"]);
+}
+
+#[test]
+fn rows_of_megabytes_arrive_whole_among_narrow_ones() {
+    let mut session = Session::new();
+    session.send(&query(
+        "select repeat('x', case when i % 20000 = 0 then 3000000 else 1 end) as a
+         from generate_series(1, 200000) g(i)",
+    ));
+    let answers = session.answers();
+    assert_eq!(answers[200_001].to_string(), "CommandComplete SELECT 200000");
+    for (row, answer) in (1..).zip(&answers[1..200_001]) {
+        let length = if row % 20_000 == 0 { 3_000_000 } else { 1 };
+        assert_eq!(answer.to_string().len(), "DataRow ".len() + length, "row {row}");
+    }
+}
+
+#[test]
+fn a_busy_session_still_sees_times_in_explain_analyze() {
+    if Server::shared().is_postgres() {
+        println!("skipped: the form is DuckDB's");
+        return;
+    }
+    let mut session = Session::new();
+    for _ in 0..40 {
+        assert_eq!(session.rows("select 1 as a"), ["1"]);
+    }
+    let explained = |session: &mut Session| {
+        let rows = session.rows("explain (analyze, format json) select count(*) from range(1000)");
+        assert!(
+            rows[0].contains("cpu_time") && rows[0].contains("operator_timing"),
+            "{rows:?}"
+        );
+    };
+    explained(&mut session);
+    assert_eq!(session.rows("select 1 as a"), ["1"]);
+    explained(&mut session);
+}
+
+#[test]
 fn a_value_of_megabytes_passes_both_ways() {
     for transport in Transport::ALL {
         let mut session = Session::over(Server::shared(), transport);
