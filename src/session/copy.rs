@@ -9,6 +9,7 @@ use super::client::{Frame, Wait};
 use super::error::{Failure, Gone, SessionError};
 use super::message::{self, Message};
 use super::portal::check_stop;
+use super::run::explain;
 use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::copy::{
@@ -29,12 +30,14 @@ impl Session {
         self.refuse_if_failed()?;
         self.quiesce()?;
         let last_wish = self.is_last_wish();
+        let timeout = self.settings.timeouts().statement;
         let handle = self.handle.clone();
-        let _running = handle.begin(last_wish);
+        let _running = handle.begin(last_wish, timeout);
         let rows = match copy.direction {
-            Direction::Out => self.copy_out(copy)?,
-            Direction::In => self.copy_in(copy)?,
+            Direction::Out => self.copy_out(copy),
+            Direction::In => self.copy_in(copy),
         };
+        let rows = rows.map_err(|failure| explain(failure, handle.stopped()))?;
         Ok(format!("COPY {rows}"))
     }
 

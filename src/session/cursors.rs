@@ -118,8 +118,9 @@ impl Session {
             reply::row_description(&mut self.client.output, columns, formats);
         }
         let last_wish = self.is_last_wish();
+        let timeout = self.settings.timeouts().statement;
         let handle = self.handle.clone();
-        let _running = handle.begin(last_wish);
+        let _running = handle.begin(last_wish, timeout);
         let sent = match &mut portal.progress {
             Progress::Suspended(cursor) => {
                 cursor.set_formats(formats, &self.settings.encoding())?;

@@ -175,6 +175,7 @@ impl Session {
 
     fn execute_portal(&mut self, portal: &mut Portal, limit: u64) -> Result<(), Failure> {
         let last_wish = self.is_last_wish();
+        let timeout = self.settings.timeouts().statement;
         self.refuse_action_if_failed(&portal.statement.action)?;
         let statement = portal.statement.clone();
         let tag = match &mut portal.progress {
@@ -227,7 +228,7 @@ impl Session {
             },
             Progress::Suspended(cursor) => {
                 let handle = self.handle.clone();
-                let _running = handle.begin(last_wish);
+                let _running = handle.begin(last_wish, timeout);
                 let sent = cursor.send(limit, &mut self.client, &handle)?;
                 if sent.ended {
                     portal.progress = Progress::Exhausted;
@@ -237,7 +238,7 @@ impl Session {
             }
             Progress::Spooled(spool) => {
                 let handle = self.handle.clone();
-                let _running = handle.begin(last_wish);
+                let _running = handle.begin(last_wish, timeout);
                 let sent = spool.send(limit, &mut self.client, &handle)?;
                 if sent.ended {
                     portal.progress = Progress::Exhausted;

@@ -6,10 +6,15 @@
 //! statement repeats it until [`Handle::nudge`] says that it is over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::deadline::Deadlines;
 use crate::engine::Interrupt;
 use crate::handoff::CancelKey;
+
+/// After this an overdue statement is interrupted once more.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// The outside of a session, shared between it and the worker.
 #[derive(Debug)]
@@ -17,6 +22,7 @@ pub struct Handle {
     backend_id: i32,
     cancel_key: CancelKey,
     interrupt: Interrupt,
+    deadlines: Arc<Deadlines>,
     statement: Mutex<InFlight>,
     client_gone: AtomicBool,
     ending: AtomicBool,
@@ -28,6 +34,10 @@ struct InFlight {
     serial: u64,
     running: bool,
     stop: Option<Stop>,
+    /// When the statement has to be over.
+    deadline: Option<Instant>,
+    /// When this session's entry among the [`Deadlines`] is due.
+    watched: Option<Instant>,
     /// The client has taken its leave already, behind this statement. It may
     /// close its end, and still wants what it asked for done.
     last_wish: bool,
@@ -38,6 +48,8 @@ struct InFlight {
 pub enum Stop {
     /// A CancelRequest with the right key.
     Cancel,
+    /// `statement_timeout` is over.
+    Timeout,
     /// The client's connection is gone.
     ClientGone,
     /// The server ends the session.
@@ -46,11 +58,17 @@ pub enum Stop {
 
 impl Handle {
     /// For a session that runs its statements on the connection of `interrupt`.
-    pub fn new(backend_id: i32, cancel_key: CancelKey, interrupt: Interrupt) -> Handle {
+    pub fn new(
+        backend_id: i32,
+        cancel_key: CancelKey,
+        interrupt: Interrupt,
+        deadlines: Arc<Deadlines>,
+    ) -> Handle {
         Handle {
             backend_id,
             cancel_key,
             interrupt,
+            deadlines,
             statement: Mutex::default(),
             client_gone: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -115,14 +133,41 @@ impl Handle {
 
     /// A statement begins; it ends when the guard is dropped. `last_wish` says
     /// that the client's Terminate stands behind it. A client that is gone
-    /// without one gets no more statements.
-    pub(super) fn begin(&self, last_wish: bool) -> Running<'_> {
+    /// without one gets no more statements. After `timeout` it is stopped.
+    pub(super) fn begin(self: &Arc<Self>, last_wish: bool, timeout: Option<Duration>) -> Running<'_> {
         let mut statement = self.lock();
+        statement.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if let Some(deadline) = statement.deadline
+            && statement.watched.is_none_or(|watched| deadline < watched)
+        {
+            statement.watched = Some(deadline);
+            self.deadlines.watch(self, deadline);
+        }
         statement.serial += 1;
         statement.running = true;
         statement.last_wish = last_wish;
         statement.stop = (self.is_client_gone() && !last_wish).then_some(Stop::ClientGone);
         Running { handle: self }
+    }
+
+    /// This session's entry for the time `entry` is due: a statement that is over
+    /// its time is stopped. Says when to look again.
+    pub(super) fn overdue(&self, entry: Instant, now: Instant) -> Option<Instant> {
+        let mut statement = self.lock();
+        if statement.watched != Some(entry) {
+            // An earlier one has taken its place.
+            return None;
+        }
+        statement.watched = statement.deadline.filter(|_| statement.running);
+        if let Some(deadline) = statement.watched
+            && deadline <= now
+        {
+            statement.stop.get_or_insert(Stop::Timeout);
+            self.interrupt.interrupt();
+            // The engine forgets an interrupt that comes before it has begun.
+            statement.watched = Some(now + AGAIN);
+        }
+        statement.watched
     }
 
     /// Is the statement in flight to stop, and why?

@@ -12,6 +12,8 @@ mod client;
 mod commands;
 mod copy;
 mod cursors;
+mod deadline;
+mod duration;
 mod error;
 mod extended;
 mod handle;
@@ -32,9 +34,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
 pub use handle::{Handle, Stop};
-pub use settings::SERVER_VERSION;
+pub use settings::{SERVER_VERSION, Timeouts};
 
 use client::{Client, Frame, Wait};
 use message::Message;
@@ -58,6 +61,10 @@ pub struct Policy {
     pub file_access: Vec<PathBuf>,
     /// Where suspended portals put their rows.
     pub spool_directory: PathBuf,
+    /// What sessions may take their time for.
+    pub timeouts: Timeouts,
+    /// Keeps the timeouts of statements.
+    pub deadlines: Arc<Deadlines>,
 }
 
 impl Policy {
@@ -114,14 +121,19 @@ impl Session {
         } = state;
         let tls = tls.map(crate::tls::Channel::resume).transpose()?;
         let client = Client::new(socket, unread_input, tls)?;
-        let handle = Arc::new(Handle::new(backend_id, cancel_key, connection.interrupt_handle()));
+        let handle = Arc::new(Handle::new(
+            backend_id,
+            cancel_key,
+            connection.interrupt_handle(),
+            policy.deadlines.clone(),
+        ));
         let mut session = Session {
             client,
             handle,
             connection,
+            settings: Settings::new(&user, policy.timeouts),
             policy,
             protocol_minor,
-            settings: Settings::new(&user),
             transaction: Transaction::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
@@ -178,6 +190,30 @@ impl Session {
     /// The client's socket: when it is readable, [`Session::run`] has work.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.client.socket()
+    }
+
+    /// How long the client may go on saying nothing, after [`Pause::Idle`].
+    pub fn patience(&self) -> Option<Duration> {
+        let timeouts = self.settings.timeouts();
+        match self.transaction.state() {
+            transaction::State::Idle => timeouts.idle_session,
+            transaction::State::Block | transaction::State::Failed => timeouts.idle_in_transaction,
+            // In the middle of a pipeline, whose Sync ends it.
+            transaction::State::Implicit => None,
+        }
+    }
+
+    /// Ends a session whose client has said nothing for [`Session::patience`].
+    pub fn expire(&mut self) -> Gone {
+        self.end(match self.transaction.state() {
+            transaction::State::Idle => {
+                SessionError::fatal("57P05", "terminating connection due to idle-session timeout")
+            }
+            _ => SessionError::fatal(
+                "25P03",
+                "terminating connection due to idle-in-transaction timeout",
+            ),
+        })
     }
 
     /// The minor version of the protocol that the client speaks.

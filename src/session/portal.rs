@@ -181,9 +181,15 @@ pub fn check_stop(handle: &Handle) -> Result<(), Failure> {
         Some(Stop::Cancel) => {
             Err(SessionError::new("57014", "canceling statement due to user request").into())
         }
+        Some(Stop::Timeout) => Err(timed_out().into()),
         Some(Stop::ClientGone) => Err(Gone::Vanished.into()),
         Some(Stop::Shutdown) => Err(shutdown().into()),
     }
+}
+
+/// The statement took longer than it may.
+pub fn timed_out() -> SessionError {
+    SessionError::new("57014", "canceling statement due to statement timeout")
 }
 
 /// The server ends the session.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Stop;
-use super::portal::{Cursor, Progress, Sent, check_stop, shutdown};
+use super::portal::{Cursor, Progress, Sent, check_stop, shutdown, timed_out};
 use super::statement::{Currency, CurrentPlan, Statement, same_row};
 use super::transaction::State;
 use super::{Session, reply};
@@ -50,6 +50,7 @@ impl Session {
     pub(super) fn quiesce(&mut self) -> Result<(), Failure> {
         let handle = self.handle.clone();
         let last_wish = self.is_last_wish();
+        let timeout = self.settings.timeouts().statement;
         let streaming = self
             .portals
             .values_mut()
@@ -60,7 +61,7 @@ impl Session {
         if let Some(progress) = streaming
             && let Progress::Suspended(cursor) = progress
         {
-            let _running = handle.begin(last_wish);
+            let _running = handle.begin(last_wish, timeout);
             let spool = cursor.spool(&self.policy.spool_directory, &handle)?;
             *progress = Progress::Spooled(spool);
         }
@@ -91,7 +92,7 @@ impl Session {
         self.refuse_if_failed()?;
         self.quiesce()?;
         let handle = self.handle.clone();
-        let running = handle.begin(self.is_last_wish());
+        let running = handle.begin(self.is_last_wish(), self.settings.timeouts().statement);
         let result = self.run_started(statement, parameters, formats, limit, describe);
         let stopped = handle.stopped();
         drop(running);
@@ -192,10 +193,11 @@ impl Session {
 }
 
 /// An interrupt's error says only that there was one; the session knows why.
-fn explain(failure: Failure, stopped: Option<Stop>) -> Failure {
+pub(super) fn explain(failure: Failure, stopped: Option<Stop>) -> Failure {
     match (&failure, stopped) {
         (Failure::Report(error), Some(stop)) if error.sqlstate == "57014" => match stop {
             Stop::Cancel => failure,
+            Stop::Timeout => timed_out().into(),
             Stop::ClientGone => Gone::Vanished.into(),
             Stop::Shutdown => shutdown().into(),
         },

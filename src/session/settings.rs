@@ -5,7 +5,9 @@
 //! at its end. Source: PostgreSQL manual, chapter 20 and SET.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::duration;
 use super::error::SessionError;
 use crate::encode;
 use crate::sql::{Scope, quote_literal};
@@ -25,6 +27,8 @@ enum Kind {
     Fixed,
     Bool,
     Integer,
+    /// Milliseconds; 0 is no limit.
+    Timeout(TimeoutOf),
     Text,
     /// One of these, in any case.
     Choice(&'static [&'static str]),
@@ -79,7 +83,8 @@ const KNOWN: &[Known] = &[
     reported("default_transaction_read_only", "off", Kind::Bool),
     known("escape_string_warning", "on", Kind::Bool),
     known("extra_float_digits", "1", Kind::Integer),
-    known("idle_in_transaction_session_timeout", "0", Kind::Text),
+    known("idle_in_transaction_session_timeout", "0", Kind::Timeout(TimeoutOf::IdleInTransaction)),
+    known("idle_session_timeout", "0", Kind::Timeout(TimeoutOf::IdleSession)),
     reported("in_hot_standby", "off", Kind::Fixed),
     reported("integer_datetimes", "on", Kind::Fixed),
     known("integer_division", "false", Kind::Engine("integer_division")),
@@ -100,13 +105,42 @@ const KNOWN: &[Known] = &[
     known("server_version_num", "150013", Kind::Fixed),
     reported("session_authorization", "", Kind::Fixed),
     reported("standard_conforming_strings", "on", Kind::Only("on")),
-    known("statement_timeout", "0", Kind::Text),
+    known("statement_timeout", "0", Kind::Timeout(TimeoutOf::Statement)),
     known("synchronous_commit", "on", Kind::Text),
     reported("TimeZone", "UTC", Kind::TimeZone),
     known("transaction_isolation", "repeatable read", ISOLATION),
     known("transaction_read_only", "off", Kind::Bool),
     known("xmloption", "content", Kind::Text),
 ];
+
+/// How long a session may do what; `None` is as long as it likes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Run a statement (`statement_timeout`).
+    pub statement: Option<Duration>,
+    /// Say nothing outside of a transaction (`idle_session_timeout`).
+    pub idle_session: Option<Duration>,
+    /// Say nothing inside one (`idle_in_transaction_session_timeout`).
+    pub idle_in_transaction: Option<Duration>,
+}
+
+/// A field of [`Timeouts`].
+#[derive(Debug, Clone, Copy)]
+enum TimeoutOf {
+    Statement,
+    IdleSession,
+    IdleInTransaction,
+}
+
+impl Timeouts {
+    fn field(&mut self, which: TimeoutOf) -> &mut Option<Duration> {
+        match which {
+            TimeoutOf::Statement => &mut self.statement,
+            TimeoutOf::IdleSession => &mut self.idle_session,
+            TimeoutOf::IdleInTransaction => &mut self.idle_in_transaction,
+        }
+    }
+}
 
 /// The parameters of one session.
 #[derive(Debug)]
@@ -120,6 +154,9 @@ pub struct Settings {
     /// Those of them that COMMIT restores as well, because SET LOCAL made them.
     local: BTreeMap<String, Option<String>>,
     time_zone: jiff::tz::TimeZone,
+    timeouts: Timeouts,
+    /// What the server allows at most.
+    limits: Timeouts,
     epoch: u64,
 }
 
@@ -133,14 +170,25 @@ pub struct Change {
 }
 
 impl Settings {
-    /// The defaults, for a session of `user`.
-    pub fn new(user: &str) -> Settings {
+    /// The defaults, for a session of `user`, whose timeouts the client may lower
+    /// but not raise.
+    pub fn new(user: &str, mut limits: Timeouts) -> Settings {
+        let mut values = BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]);
+        for known in KNOWN {
+            if let Kind::Timeout(which) = known.kind
+                && let Some(limit) = limits.field(which)
+            {
+                values.insert(known.name.to_owned(), duration::show(*limit));
+            }
+        }
         Settings {
-            values: BTreeMap::from([("session_authorization".to_owned(), user.to_owned())]),
-            startup: BTreeMap::new(),
+            startup: values.clone(),
+            values,
             before_transaction: BTreeMap::new(),
             local: BTreeMap::new(),
             time_zone: jiff::tz::TimeZone::UTC,
+            timeouts: limits,
+            limits,
             epoch: 0,
         }
     }
@@ -249,6 +297,11 @@ impl Settings {
             .is_some_and(|value| value == "on")
     }
 
+    /// How long the session may do what.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
     /// What the encoder must know.
     pub fn encoding(&self) -> encode::Settings {
         let extra_float_digits = self
@@ -280,8 +333,10 @@ impl Settings {
             return Ok(Change::default());
         };
         let Some(value) = value else {
-            if let Kind::TimeZone = known.kind {
-                self.time_zone = jiff::tz::TimeZone::UTC;
+            match known.kind {
+                Kind::TimeZone => self.time_zone = jiff::tz::TimeZone::UTC,
+                Kind::Timeout(which) => *self.timeouts.field(which) = None,
+                _ => {}
             }
             let mut change = known.change(known.default);
             if self.show(known.name).as_deref() == Some(known.default) {
@@ -314,6 +369,19 @@ impl Settings {
                 .parse::<i32>()
                 .map(|number| number.to_string())
                 .map_err(|_| invalid())?,
+            Kind::Timeout(which) => {
+                let wanted = duration::parse(value).ok_or_else(invalid)?;
+                let limit = *self.limits.field(*which);
+                if limit.is_some_and(|limit| wanted.is_none_or(|wanted| wanted > limit)) {
+                    return Err(SessionError::new(
+                        "42501",
+                        format!("permission denied to raise parameter \"{}\"", known.name),
+                    )
+                    .with_hint("The server's configuration has the highest value that is allowed."));
+                }
+                *self.timeouts.field(*which) = wanted;
+                duration::show(wanted.unwrap_or_default())
+            }
             Kind::Text | Kind::Engine(_) => value.to_owned(),
             Kind::Choice(choices) => {
                 let choice = choices
@@ -425,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_setting_is_undone_with_its_transaction() {
-        let mut settings = Settings::new("alice");
+        let mut settings = Settings::new("alice", Timeouts::default());
         settings
             .set(Scope::Session, "application_name", Some("a"), false)
             .unwrap();
@@ -439,7 +507,7 @@ mod tests {
 
     #[test]
     fn set_local_holds_to_the_end_of_the_transaction() {
-        let mut settings = Settings::new("alice");
+        let mut settings = Settings::new("alice", Timeouts::default());
         settings.set(Scope::Session, "my.x", Some("1"), true).unwrap();
         settings.set(Scope::Local, "my.x", Some("2"), true).unwrap();
         assert_eq!(settings.show("my.x").unwrap(), "2");
@@ -449,7 +517,7 @@ mod tests {
 
     #[test]
     fn time_zones_are_known_to_both_sides() {
-        let mut settings = Settings::new("alice");
+        let mut settings = Settings::new("alice", Timeouts::default());
         let change = settings
             .set(Scope::Session, "timezone", Some("europe/berlin"), false)
             .unwrap();
@@ -468,7 +536,7 @@ mod tests {
 
     #[test]
     fn unknown_and_fixed_parameters_are_refused() {
-        let mut settings = Settings::new("alice");
+        let mut settings = Settings::new("alice", Timeouts::default());
         let mut state = |name: &str| {
             settings
                 .set(Scope::Session, name, Some("x"), false)
@@ -483,7 +551,7 @@ mod tests {
 
     #[test]
     fn reset_goes_back_to_the_startup_value() {
-        let mut settings = Settings::new("alice");
+        let mut settings = Settings::new("alice", Timeouts::default());
         settings.set_at_start("application_name", "tool").unwrap();
         settings
             .set(Scope::Session, "application_name", Some("x"), false)

@@ -115,24 +115,48 @@ async fn drive(worker: &Worker, mut session: Session) -> String {
             Err(_) => return "a panic".to_owned(),
         };
         session = match park(worker, session).await {
-            Ok(session) => session,
+            Ok(Parked::Wanted(session)) => session,
+            Ok(Parked::TooLong(mut session)) => {
+                let expired = tokio::task::spawn_blocking(move || session.expire().to_string());
+                return expired.await.unwrap_or_else(|_| "a panic".to_owned());
+            }
             Err(error) => return error.to_string(),
         };
     }
 }
 
-/// Waits until the client has something to say, or the worker has.
-async fn park(worker: &Worker, session: Session) -> io::Result<Session> {
+/// How a session's wait ended.
+enum Parked {
+    /// The client has something to say, or the worker has.
+    Wanted(Session),
+    /// The client has said nothing for too long.
+    TooLong(Session),
+}
+
+async fn park(worker: &Worker, session: Session) -> io::Result<Parked> {
     if worker.registry.is_draining() {
-        return Ok(session);
+        return Ok(Parked::Wanted(session));
     }
+    let patience = session.patience();
+    let too_long = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
     // SAFETY: the borrowed socket stays open and the same for as long as `socket`
     // lives, because the session it belongs to is held here and not touched.
     let socket = unsafe { AsyncFd::register_with_interest(session.socket(), Interest::READABLE) }?;
-    tokio::select! {
-        ready = socket.readable() => ready.map(drop)?,
-        () = worker.registry.draining() => {}
-    }
+    let expired = tokio::select! {
+        biased;
+        ready = socket.readable() => ready.map(|_| false)?,
+        () = worker.registry.draining() => false,
+        () = too_long => true,
+    };
     drop(socket);
-    Ok(session)
+    Ok(if expired {
+        Parked::TooLong(session)
+    } else {
+        Parked::Wanted(session)
+    })
 }

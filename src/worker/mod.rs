@@ -31,7 +31,7 @@ pub use activation::{Sockets, inherited_sockets};
 
 use crate::config::WorkerConfig;
 use crate::engine::Options;
-use crate::session::{Handle, Policy, Stop};
+use crate::session::{Handle, Policy, Stop, Timeouts};
 use databases::Databases;
 use registry::Registry;
 
@@ -86,6 +86,8 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         policy: Arc::new(Policy {
             file_access: config.file_access,
             spool_directory,
+            timeouts: Timeouts::default(),
+            deadlines: Arc::default(),
         }),
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
     });

@@ -19,6 +19,7 @@ mod parameters;
 mod portals;
 mod settings;
 mod simple;
+mod timeouts;
 mod transactions;
 
 pub use disconnect::ENDLESS;
