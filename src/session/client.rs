@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Handle;
 use super::message::check_header;
+use super::peer::{Liveness, Peer};
 use crate::tls::{Channel, Progress};
 
 /// Output is sent when this much has gathered.
@@ -56,6 +57,7 @@ pub struct Client {
     /// Sealed, and from `written` on not yet written; emptied when it all is.
     sealed: Vec<u8>,
     written: usize,
+    liveness: Liveness,
     closed: bool,
 }
 
@@ -85,6 +87,7 @@ impl Client {
             output: Vec::new(),
             sealed: Vec::new(),
             written: 0,
+            liveness: Liveness::default(),
             closed: false,
         };
         // Records that arrived together with the handshake's end.
@@ -95,6 +98,17 @@ impl Client {
     /// The socket, for waiting.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// How it is found out that the client is gone without a word.
+    pub fn set_liveness(&mut self, liveness: Liveness) {
+        liveness.apply(self.socket());
+        self.liveness = liveness;
+    }
+
+    /// How the client is, as far as the kernel knows.
+    pub fn peer(&self) -> Peer {
+        self.liveness.look(self.socket())
     }
 
     /// Moves the next complete message into `frame`, if it has arrived.
@@ -244,7 +258,9 @@ impl Client {
             if handle.is_client_gone() {
                 return Err(Gone::Vanished);
             }
-            self.poll(PollFlags::POLLOUT, TICK)?;
+            if !self.poll(PollFlags::POLLOUT, TICK)? && self.peer() == Peer::Dead {
+                return Err(Gone::Vanished);
+            }
         }
         if self.output.capacity() == 0 {
             std::mem::swap(&mut self.output, &mut self.sealed);

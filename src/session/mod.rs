@@ -19,6 +19,7 @@ mod extended;
 mod handle;
 mod lanes;
 pub mod message;
+mod peer;
 mod portal;
 pub mod reply;
 mod run;
@@ -37,6 +38,7 @@ use std::time::Duration;
 pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
 pub use handle::{Handle, Stop};
+pub use peer::Peer;
 pub use settings::{SERVER_VERSION, Timeouts};
 
 use client::{Client, Frame, Wait};
@@ -155,6 +157,7 @@ impl Session {
                 self.connection.run(&statement)?;
             }
         }
+        self.client.set_liveness(self.settings.liveness());
         for (name, value) in self.settings.reported() {
             reply::parameter_status(&mut self.client.output, name, &value);
         }
@@ -201,6 +204,12 @@ impl Session {
             // In the middle of a pipeline, whose Sync ends it.
             transaction::State::Implicit => None,
         }
+    }
+
+    /// How the client is, as far as the kernel knows. A client that has not got
+    /// all that was sent to it is to be looked after while the session waits.
+    pub fn peer(&self) -> Peer {
+        self.client.peer()
     }
 
     /// Ends a session whose client has said nothing for [`Session::patience`].
@@ -364,6 +373,9 @@ impl Session {
     fn apply(&mut self, change: Change) -> Result<(), SessionError> {
         if let Some(statement) = change.engine {
             self.connection.run(&statement)?;
+        }
+        if change.liveness {
+            self.client.set_liveness(self.settings.liveness());
         }
         if let Some((name, value)) = change.report {
             reply::parameter_status(&mut self.client.output, name, &value);

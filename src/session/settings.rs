@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::duration;
 use super::error::SessionError;
+use super::peer::Liveness;
 use crate::encode;
 use crate::sql::{Scope, quote_literal};
 
@@ -29,6 +30,8 @@ enum Kind {
     Integer,
     /// Milliseconds; 0 is no limit.
     Timeout(TimeoutOf),
+    /// A number that the connection's socket is told.
+    Liveness(LivenessOf),
     Text,
     /// One of these, in any case.
     Choice(&'static [&'static str]),
@@ -107,6 +110,10 @@ const KNOWN: &[Known] = &[
     reported("standard_conforming_strings", "on", Kind::Only("on")),
     known("statement_timeout", "0", Kind::Timeout(TimeoutOf::Statement)),
     known("synchronous_commit", "on", Kind::Text),
+    known("tcp_keepalives_count", "3", Kind::Liveness(LivenessOf::Count)),
+    known("tcp_keepalives_idle", "30", Kind::Liveness(LivenessOf::Idle)),
+    known("tcp_keepalives_interval", "10", Kind::Liveness(LivenessOf::Interval)),
+    known("tcp_user_timeout", "1min", Kind::Liveness(LivenessOf::UserTimeout)),
     reported("TimeZone", "UTC", Kind::TimeZone),
     known("transaction_isolation", "repeatable read", ISOLATION),
     known("transaction_read_only", "off", Kind::Bool),
@@ -132,6 +139,32 @@ enum TimeoutOf {
     IdleInTransaction,
 }
 
+/// A field of [`Liveness`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LivenessOf {
+    Idle,
+    Interval,
+    Count,
+    UserTimeout,
+}
+
+impl LivenessOf {
+    /// Keeps the value, if it is one, and says how it is shown.
+    fn set(self, liveness: &mut Liveness, value: &str) -> Option<String> {
+        let seconds = || value.trim().parse().ok().filter(|seconds| *seconds <= 32_767);
+        match self {
+            Self::Idle => liveness.idle = Duration::from_secs(seconds()?),
+            Self::Interval => liveness.interval = Duration::from_secs(seconds()?),
+            Self::Count => liveness.count = value.trim().parse().ok().filter(|count| *count <= 127)?,
+            Self::UserTimeout => {
+                liveness.user_timeout = duration::parse(value)?.unwrap_or_default();
+                return Some(duration::show(liveness.user_timeout));
+            }
+        }
+        Some(value.trim().to_owned())
+    }
+}
+
 impl Timeouts {
     fn field(&mut self, which: TimeoutOf) -> &mut Option<Duration> {
         match which {
@@ -155,6 +188,7 @@ pub struct Settings {
     local: BTreeMap<String, Option<String>>,
     time_zone: jiff::tz::TimeZone,
     timeouts: Timeouts,
+    liveness: Liveness,
     /// What the server allows at most.
     limits: Timeouts,
     epoch: u64,
@@ -165,6 +199,8 @@ pub struct Settings {
 pub struct Change {
     /// A statement that tells DuckDB.
     pub engine: Option<String>,
+    /// [`Settings::liveness`] is another.
+    pub liveness: bool,
     /// The canonical name and value, if the client is to be told.
     pub report: Option<(&'static str, String)>,
 }
@@ -188,6 +224,7 @@ impl Settings {
             local: BTreeMap::new(),
             time_zone: jiff::tz::TimeZone::UTC,
             timeouts: limits,
+            liveness: Liveness::default(),
             limits,
             epoch: 0,
         }
@@ -302,6 +339,11 @@ impl Settings {
         self.timeouts
     }
 
+    /// How a dead client is found.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
     /// What the encoder must know.
     pub fn encoding(&self) -> encode::Settings {
         let extra_float_digits = self
@@ -336,6 +378,7 @@ impl Settings {
             match known.kind {
                 Kind::TimeZone => self.time_zone = jiff::tz::TimeZone::UTC,
                 Kind::Timeout(which) => *self.timeouts.field(which) = None,
+                Kind::Liveness(which) => drop(which.set(&mut self.liveness, known.default)),
                 _ => {}
             }
             let mut change = known.change(known.default);
@@ -382,6 +425,7 @@ impl Settings {
                 *self.timeouts.field(*which) = wanted;
                 duration::show(wanted.unwrap_or_default())
             }
+            Kind::Liveness(which) => which.set(&mut self.liveness, value).ok_or_else(invalid)?,
             Kind::Text | Kind::Engine(_) => value.to_owned(),
             Kind::Choice(choices) => {
                 let choice = choices
@@ -439,6 +483,7 @@ impl Known {
         };
         Change {
             engine,
+            liveness: matches!(self.kind, Kind::Liveness(_)),
             report: self.reported.then(|| (self.name, value.to_owned())),
         }
     }

@@ -11,10 +11,13 @@ use tokio::io::unix::AsyncFd;
 use super::Worker;
 use super::registry::{Full, Place};
 use crate::handoff::{Incoming, Listener, Offer, Reason};
-use crate::session::{Gone, Pause, Session, SessionError};
+use crate::session::{Gone, Pause, Peer, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is asked about a client that has not got all that it was sent.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes in what is offered on the handoff socket, for as long as that works.
 pub(super) async fn intake(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
@@ -147,11 +150,20 @@ async fn park(worker: &Worker, session: Session) -> io::Result<Parked> {
     // SAFETY: the borrowed socket stays open and the same for as long as `socket`
     // lives, because the session it belongs to is held here and not touched.
     let socket = unsafe { AsyncFd::register_with_interest(session.socket(), Interest::READABLE) }?;
-    let expired = tokio::select! {
-        biased;
-        ready = socket.readable() => ready.map(|_| false)?,
-        () = worker.registry.draining() => false,
-        () = too_long => true,
+    tokio::pin!(too_long);
+    let expired = loop {
+        let peer = session.peer();
+        if peer == Peer::Dead {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        tokio::select! {
+            biased;
+            ready = socket.readable() => break ready.map(|_| false)?,
+            () = worker.registry.draining() => break false,
+            () = &mut too_long => break true,
+            // Once it has all, the kernel's keepalive looks after it.
+            () = tokio::time::sleep(LOOK_AGAIN), if peer == Peer::Waiting => {}
+        }
     };
     drop(socket);
     Ok(if expired {
