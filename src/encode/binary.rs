@@ -1,10 +1,13 @@
 //! A value in PostgreSQL's binary form (the `*send` functions of the types),
 //! with its length before it.
 
+use std::ops::Range;
+
 use super::bignum::BigNum;
+use super::block::{Cells, Fit};
 use super::column::{Column, Context, Data, Step};
-use super::writer::{Writer, put};
-use super::{array, json, number, text, time};
+use super::writer::{Slot, Writer, put};
+use super::{EncodeError, array, json, number, text, time};
 
 impl Column<'_> {
     /// Appends the length and the value of a row that is not null.
@@ -15,20 +18,75 @@ impl Column<'_> {
             Data::I32(values) => w.fixed(true, values[row].to_be_bytes()),
             Data::F64(values) => w.fixed(true, values[row].to_be_bytes()),
             Data::Text(values) | Data::Json(values) => w.string(true, values, row),
-            Data::Date(values) => w.fixed(true, time::date_binary(values[row])?.to_be_bytes()),
+            Data::Date(values) => w.fixed(
+                true,
+                in_range(time::date_binary(values[row]), "date")?.to_be_bytes(),
+            ),
             Data::Timestamp(values, unit) => {
                 w.fixed(
                     true,
-                    time::timestamp_binary(unit.micros(values[row]))?.to_be_bytes(),
+                    in_range(time::timestamp_binary(unit.micros(values[row])), "timestamp")?.to_be_bytes(),
                 );
             }
-            Data::TimestampTz(values) => w.fixed(true, time::timestamp_binary(values[row])?.to_be_bytes()),
+            Data::TimestampTz(values) => w.fixed(
+                true,
+                in_range(time::timestamp_binary(values[row]), "timestamp")?.to_be_bytes(),
+            ),
             Data::Decimal64(values, scale) => decimal(w, values[row], *scale),
             Data::Decimal32(values, scale) => decimal(w, values[row].into(), *scale),
             Data::Bool(values) => w.fixed(true, [u8::from(values[row] != 0)]),
             _ => return self.rare_binary(row, w, context),
         }
         Ok(())
+    }
+
+    /// Fills a cell for each of these rows when the type's values are short
+    /// and often seen.
+    pub(super) fn binary_cells(&self, rows: Range<usize>, cells: &mut Cells) -> Fit {
+        let validity = self.validity;
+        match &self.data {
+            Data::Bool(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, [u8::from(value != 0)]))
+            }),
+            Data::I16(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, value.to_be_bytes()))
+            }),
+            Data::I32(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, value.to_be_bytes()))
+            }),
+            Data::I64(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, value.to_be_bytes()))
+            }),
+            Data::F64(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, value.to_be_bytes()))
+            }),
+            Data::Decimal16(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(decimal_at(out, at, value.into(), *scale))
+                })
+            }
+            Data::Decimal32(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(decimal_at(out, at, value.into(), *scale))
+                })
+            }
+            Data::Decimal64(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(decimal_at(out, at, value, *scale))
+                })
+            }
+            Data::Date(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, time::date_binary(value)?.to_be_bytes()))
+            }),
+            Data::Timestamp(values, unit) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                let micros = time::timestamp_binary(unit.micros(value))?;
+                Some(put(out, at, micros.to_be_bytes()))
+            }),
+            Data::TimestampTz(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, time::timestamp_binary(value)?.to_be_bytes()))
+            }),
+            _ => Fit::No,
+        }
     }
 
     #[inline(never)]
@@ -85,6 +143,15 @@ impl Column<'_> {
         }
         Ok(())
     }
+}
+
+fn in_range<T>(value: Option<T>, name: &'static str) -> Result<T, Box<EncodeError>> {
+    value.ok_or_else(|| Box::new(EncodeError::DatetimeOutOfRange(name)))
+}
+
+#[inline(always)]
+fn decimal_at(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> usize {
+    number::numeric_binary(out, at, unscaled < 0, unscaled.unsigned_abs().into(), scale)
 }
 
 #[inline]

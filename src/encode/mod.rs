@@ -13,6 +13,7 @@
 mod array;
 mod bignum;
 mod binary;
+mod block;
 mod column;
 pub mod copy;
 mod error;

@@ -26,6 +26,22 @@ pub(super) fn digits8(number: u32) -> u64 {
     tens | ((lanes - tens * 10) << 8)
 }
 
+/// The same for the four digits of a number below 10^4.
+#[inline(always)]
+fn digits4(number: u32) -> u32 {
+    debug_assert!(number < 10_000);
+    let hundreds = (number * 5_243) >> 19;
+    let lanes = hundreds | ((number - hundreds * 100) << 16);
+    let tens = ((lanes * 103) >> 10) & 0x000f_000f;
+    tens | ((lanes - tens * 10) << 8)
+}
+
+/// Like [`digits4`], in ASCII and as bytes.
+#[inline(always)]
+pub(super) fn ascii4(number: u32) -> [u8; 4] {
+    (digits4(number) | ASCII as u32).to_le_bytes()
+}
+
 /// Like [`digits8`], in ASCII and as bytes.
 #[inline(always)]
 pub(super) fn ascii8(number: u32) -> [u8; 8] {
@@ -43,10 +59,22 @@ fn leading(out: &mut [u8], number: u32) -> usize {
     8 - skip
 }
 
+/// The same for a number below 10^4.
+#[inline(always)]
+fn leading4(out: &mut [u8], number: u32) -> usize {
+    let digits = digits4(number);
+    let skip = (digits | (1 << 24)).trailing_zeros() / 8;
+    out[..4].copy_from_slice(&((digits | ASCII as u32) >> (8 * skip)).to_le_bytes());
+    4 - skip as usize
+}
+
 /// Writes a number at the front of `out` (24 bytes or more; all of them may
 /// be clobbered) and says how many digits it has.
 #[inline(always)]
 fn unsigned(out: &mut [u8], number: u64) -> usize {
+    if number < 10_000 {
+        return leading4(out, number as u32);
+    }
     if number < E8 {
         return leading(out, number as u32);
     }
@@ -103,13 +131,28 @@ pub(super) fn int128(out: &mut Slot, at: usize, number: i128) -> usize {
 }
 
 /// A decimal with `scale` digits after the point, at most 38.
-#[inline]
+#[inline(always)]
 pub(super) fn decimal(out: &mut Slot, at: usize, unscaled: i64, scale: u8) -> usize {
     if scale == 0 {
         return int(out, at, unscaled);
     }
     let number = unscaled.unsigned_abs();
     let scale = usize::from(scale);
+    if number < E8 / 10 && scale < 7 {
+        // Eight digits in a register, the first in the lowest byte. It is 0 and
+        // gives its place away, which makes room for the point.
+        let digits = digits8(number as u32);
+        let zeros = (digits.trailing_zeros() / 8) as usize;
+        let point = 8 - scale;
+        let first = zeros.min(point - 1);
+        let fraction = u64::MAX << (8 * point);
+        let digits = digits | ASCII;
+        let text = (digits & !fraction) >> 8 | u64::from(b'.') << (8 * (point - 1)) | digits & fraction;
+        out[at] = b'-';
+        let at = at + usize::from(unscaled < 0);
+        put(out, at, (text >> (8 * (first - 1))).to_le_bytes());
+        return at + 9 - first;
+    }
     if number < E16 && scale < 16 {
         // Sixteen digits in a register, the first in the lowest byte.
         let (high, low) = (digits8((number / E8) as u32), digits8((number % E8) as u32));
@@ -154,16 +197,29 @@ fn long_decimal(out: &mut Slot, at: usize, unscaled: i128, scale: u8) -> usize {
 /// `numeric`'s binary form (`numeric_send`): the number of digits to the base
 /// of 10,000, the weight of the first, sign, scale, and the digits without
 /// zeros at either end.
-#[inline]
+#[inline(always)]
 pub(super) fn numeric_binary(out: &mut Slot, at: usize, negative: bool, number: u128, scale: u8) -> usize {
     // The digits count from the point on: fill the fraction to whole ones.
     let fill = (4 - scale % 4) % 4;
     let fraction = (i32::from(scale) + i32::from(fill)) / 4;
-    let power = [1u64, 10, 100, 1000][usize::from(fill)];
+    static POWERS: [u64; 4] = [1, 10, 100, 1000];
+    let power = POWERS[usize::from(fill)];
     match u64::try_from(number)
         .ok()
         .and_then(|number| number.checked_mul(power))
     {
+        // Two digits. Conditions as numbers, because a branch on the value
+        // would be guessed wrongly often.
+        Some(number) if number < E8 => {
+            let (high, low) = (number as u32 / 10_000, number as u32 % 10_000);
+            let two = u32::from(high > 0);
+            let count = (two + u32::from(low > 0)) as usize;
+            let weight = if number == 0 { 0 } else { two as i32 - fraction };
+            let at = numeric_head(out, at, count, weight, negative, scale);
+            let digits = ((high << 16) | low) << (16 * (1 - two));
+            put(out, at, digits.to_be_bytes());
+            at + 2 * count
+        }
         Some(number) if number < E16 => {
             // Four digits side by side in one register, the first on top.
             let (high, low) = (number / E8, number % E8);
@@ -505,6 +561,12 @@ mod tests {
             (99_999_999, 8, "0.99999999"),
             (1_0000_0000_0000_0000, 4, "1000000000000.0000"),
             (42, 0, "42"),
+            (9_999_999, 2, "99999.99"),
+            (10_000_000, 2, "100000.00"),
+            (-9_999_999, 6, "-9.999999"),
+            (-9_999_999, 7, "-0.9999999"),
+            (1, 6, "0.000001"),
+            (10, 1, "1.0"),
         ] {
             assert_eq!(written(|out, at| decimal(out, at, number, scale)), text);
             assert_eq!(written(|out, at| decimal128(out, at, number.into(), scale)), text);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::block::{self, Cells, Part};
 use super::column::{self, Column, Context, Step};
 use super::writer::Writer;
 use super::{EncodeError, Settings};
@@ -26,6 +27,8 @@ pub struct RowEncoder {
     formats: Vec<Format>,
     context: Context,
     writer: Writer,
+    /// For each column.
+    cells: Vec<Cells>,
 }
 
 impl RowEncoder {
@@ -50,6 +53,7 @@ impl RowEncoder {
             formats,
             context: Context::new(settings),
             writer: Writer::default(),
+            cells: types.iter().map(|_| Cells::new()).collect(),
         })
     }
 
@@ -74,7 +78,6 @@ impl RowEncoder {
         rows: Range<usize>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        let rows_of = rows;
         let columns = self
             .types
             .iter()
@@ -87,65 +90,81 @@ impl RowEncoder {
                 ))
             })
             .collect::<Result<Vec<_>, EncodeError>>()?;
-        let mut rows = Rows {
-            columns: &columns,
-            w: &mut self.writer,
-            context: &mut self.context,
-        };
-        let result = match self.formats.first() {
-            Some(first) if self.formats.iter().any(|format| format != first) => {
-                rows.encode::<MIXED>(rows_of, out)
-            }
-            Some(Format::Binary) => rows.encode::<BINARY>(rows_of, out),
-            _ => rows.encode::<TEXT>(rows_of, out),
-        };
-        self.writer.drain_into(out);
-        Ok(result?)
+        let mut next = rows.start;
+        while next < rows.end {
+            let end = next + block::rows(rows.end - next, columns.len());
+            let context = &mut self.context;
+            let parts = block::prepare(&columns, next..end, &mut self.cells, context);
+            let result = assemble(&parts, columns.len(), next..end, &mut self.writer, context, out);
+            self.writer.drain_into(out);
+            result?;
+            next = end;
+        }
+        Ok(())
     }
 }
 
-const TEXT: u8 = 0;
-const BINARY: u8 = 1;
-const MIXED: u8 = 2;
-
-struct Rows<'a, 'chunk> {
-    columns: &'a [(bool, Column<'chunk>)],
-    w: &'a mut Writer,
-    context: &'a mut Context,
+/// Writes these rows, which are a block, from what was prepared for them; to
+/// `out` only what is too much to hold back.
+fn assemble(
+    parts: &[Part<'_, '_>],
+    columns: usize,
+    rows: Range<usize>,
+    w: &mut Writer,
+    context: &mut Context,
+    out: &mut Vec<u8>,
+) -> Step {
+    let [high, low] = (columns as u16).to_be_bytes();
+    let room = 8 + columns * block::PART;
+    for (index, row) in rows.enumerate() {
+        w.reserve(room);
+        let start = w.position();
+        *w.room_at(start) = [b'D', 0, 0, 0, 0, high, low, 0];
+        // Not in the writer, but in a register: see there.
+        let mut at = start + 7;
+        for part in parts {
+            at = match part {
+                Part::Cells16(run) => block::copy::<16>(run, index, w, at),
+                Part::Cells24(run) => block::copy::<24>(run, index, w, at),
+                Part::Cells32(run) => block::copy::<32>(run, index, w, at),
+                Part::Cells48(run) => block::copy::<48>(run, index, w, at),
+                Part::Short(strings) => block::short(strings, row, w, at),
+                Part::Medium(strings) => block::medium(strings, row, w, at),
+                Part::Direct(column, binary) => {
+                    w.seek(at);
+                    if let Err(error) = column.framed(*binary, row, w, context) {
+                        w.truncate(start);
+                        return Err(error);
+                    }
+                    w.reserve(room);
+                    w.position()
+                }
+            };
+        }
+        w.seek(at);
+        if at - start > LARGEST_ROW {
+            w.truncate(start);
+            return Err(Box::new(EncodeError::RowTooLarge));
+        }
+        w.end_message(start + 1);
+        if w.is_full() {
+            w.drain_into(out);
+        }
+    }
+    Ok(())
 }
 
-impl Rows<'_, '_> {
-    /// The loop over rows, once for each of the usual cases and once for a
-    /// mixture of formats.
-    fn encode<const FORMAT: u8>(&mut self, rows: Range<usize>, out: &mut Vec<u8>) -> Step {
-        let [high, low] = (self.columns.len() as u16).to_be_bytes();
-        let w = &mut *self.w;
-        for row in rows {
-            let start = w.position();
-            w.array([b'D', 0, 0, 0, 0, high, low]);
-            for (binary, column) in self.columns {
-                if column.is_null(row) {
-                    w.array((-1i32).to_be_bytes());
-                    continue;
-                }
-                let result = match FORMAT == BINARY || (FORMAT == MIXED && *binary) {
-                    false => column.text::<true>(row, w, self.context),
-                    true => column.binary(row, w, self.context),
-                };
-                if result.is_err() {
-                    w.truncate(start);
-                    return result;
-                }
-            }
-            if w.position() - start > LARGEST_ROW {
-                w.truncate(start);
-                return Err(Box::new(EncodeError::RowTooLarge));
-            }
-            w.end_message(start + 1);
-            if w.is_full() {
-                w.drain_into(out);
-            }
+impl Column<'_> {
+    /// Appends the length and the value of a row, which may be null.
+    #[inline(never)]
+    fn framed(&self, binary: bool, row: usize, w: &mut Writer, context: &mut Context) -> Step {
+        if self.is_null(row) {
+            w.array((-1i32).to_be_bytes());
+            return Ok(());
         }
-        Ok(())
+        match binary {
+            false => self.text::<true>(row, w, context),
+            true => self.binary(row, w, context),
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! `FRAMED` is whether the value's length goes before it, as in `DataRow`;
 //! inside of arrays, JSON and COPY lines it does not.
 
+use std::ops::Range;
+
 use super::bignum::BigNum;
+use super::block::{Cells, Fit};
 use super::column::{Column, Context, Data, Step};
 use super::writer::{Slot, Writer, put};
 use super::{array, json, number, time};
@@ -49,6 +52,54 @@ impl Column<'_> {
             _ => return self.rare_text(row, w, context),
         }
         Ok(())
+    }
+
+    /// Fills a cell for each of these rows when the type's texts are short
+    /// and often seen.
+    pub(super) fn text_cells(&self, rows: Range<usize>, cells: &mut Cells, context: &mut Context) -> Fit {
+        let validity = self.validity;
+        match &self.data {
+            Data::Bool(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(put(out, at, [if value != 0 { b't' } else { b'f' }]))
+            }),
+            Data::I16(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(number::int(out, at, value.into()))
+            }),
+            Data::I32(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(number::int(out, at, value.into()))
+            }),
+            Data::I64(values) => cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                Some(number::int(out, at, value))
+            }),
+            Data::Decimal16(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(number::decimal(out, at, value.into(), *scale))
+                })
+            }
+            Data::Decimal32(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(number::decimal(out, at, value.into(), *scale))
+                })
+            }
+            Data::Decimal64(values, scale) => {
+                cells.fill::<24, _>(validity, values, rows, |out, at, value| {
+                    Some(number::decimal(out, at, value, *scale))
+                })
+            }
+            Data::F64(values) => cells.fill::<32, _>(validity, values, rows, |out, at, value| {
+                Some(number::float(out, at, value, context.extra_float_digits))
+            }),
+            Data::Date(values) => cells.fill::<16, _>(validity, values, rows, |out, at, value| {
+                Some(time::date(out, at, value))
+            }),
+            Data::Timestamp(values, unit) => cells.fill::<32, _>(validity, values, rows, |out, at, value| {
+                Some(time::timestamp(out, at, unit.micros(value), b' '))
+            }),
+            Data::TimestampTz(values) => cells.fill::<48, _>(validity, values, rows, |out, at, value| {
+                Some(time::timestamp_tz(out, at, value, &mut context.zone, b' '))
+            }),
+            _ => Fit::No,
+        }
     }
 
     /// As above without a frame; one copy of the code for the places where

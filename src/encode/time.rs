@@ -7,8 +7,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::EncodeError;
-use super::number::{ASCII, ascii8, digits8, int, uint};
+use super::number::{ASCII, ascii4, ascii8, digits8, int, uint};
 use super::writer::{Slot, put};
 use crate::engine::Interval;
 
@@ -23,14 +22,16 @@ const CYCLE_DAYS: i64 = 146_097;
 pub(super) const DATE_INFINITY: i32 = i32::MAX;
 pub(super) const TIMESTAMP_INFINITY: i64 = i64::MAX;
 
-/// Year (0 is 1 BC), month and day of a day that is counted from 1970-01-01.
+/// Enough cycles of 400 years to make every `i32` day positive.
+const CYCLES: i64 = 14_800;
+
+/// The year (0 is 1 BC) that begins with March, and the day of that year, of a
+/// day that is counted from 1970-01-01. Leap days end such a year.
 /// After Neri and Schneider, "Euclidean affine functions and their application
 /// to calendar algorithms" (2022), with 64-bit days for DuckDB's range.
 #[inline(always)]
-pub(super) fn civil(days: i32) -> (i32, u32, u32) {
-    /// Enough cycles of 400 years to make every `i32` day positive.
-    const CYCLES: i64 = 14_800;
-    // Day 0 is 1 March of year 0, so that leap days end the year.
+fn march_year(days: i32) -> (i32, u32) {
+    // Day 0 is 1 March of year 0.
     let day = (i64::from(days) + 719_468 + CYCLES * CYCLE_DAYS) as u64;
     let quarters = 4 * day + 3;
     let century = quarters / 146_097;
@@ -38,14 +39,50 @@ pub(super) fn civil(days: i32) -> (i32, u32, u32) {
     let product = 2_939_745 * u64::from(quarters);
     let year_of_century = (product >> 32) as u32;
     let day_of_year = (product as u32) / 2_939_745 / 4;
+    let year = (100 * century + u64::from(year_of_century)) as i64 - 400 * CYCLES;
+    (year as i32, day_of_year)
+}
+
+/// Year, month and day of such a year and day.
+#[inline(always)]
+const fn civil_of(year: i32, day_of_year: u32) -> (i32, u32, u32) {
     let months = 2_141 * day_of_year + 197_913;
     let (month, day) = (months >> 16, (months & 0xffff) / 2_141 + 1);
-    let year = (100 * century + u64::from(year_of_century)) as i64 - 400 * CYCLES;
     match day_of_year >= 306 {
-        true => (year as i32 + 1, month - 12, day),
-        false => (year as i32, month, day),
+        true => (year + 1, month - 12, day),
+        false => (year, month, day),
     }
 }
+
+/// Year (0 is 1 BC), month and day of a day that is counted from 1970-01-01.
+#[inline(always)]
+pub(super) fn civil(days: i32) -> (i32, u32, u32) {
+    let (year, day_of_year) = march_year(days);
+    civil_of(year, day_of_year)
+}
+
+/// For each day of a year that begins with March `-MM-DD`, the first character
+/// in the lowest byte, and in the highest one whether the year is the next.
+static MONTHS_AND_DAYS: [u64; 366] = {
+    let mut texts = [0; 366];
+    let mut day_of_year = 0;
+    while day_of_year < texts.len() {
+        let (next, month, day) = civil_of(0, day_of_year as u32);
+        let (month, day) = (month as u8, day as u8);
+        texts[day_of_year] = u64::from_le_bytes([
+            b'-',
+            b'0' + month / 10,
+            b'0' + month % 10,
+            b'-',
+            b'0' + day / 10,
+            b'0' + day % 10,
+            0,
+            next as u8,
+        ]);
+        day_of_year += 1;
+    }
+    texts
+};
 
 /// The day of a date, counted from 1970-01-01. Month and day are in range.
 pub(super) fn days_from_civil(year: i32, month: u32, day: u32) -> i64 {
@@ -63,15 +100,14 @@ pub(super) fn days_from_civil(year: i32, month: u32, day: u32) -> i64 {
 /// whether that mark is due.
 #[inline(always)]
 fn date_digits(out: &mut Slot, at: usize, days: i32) -> (usize, bool) {
-    let (year, month, day) = civil(days);
-    if (1..=9999).contains(&year) {
-        // Put together in a register: bytes through memory would be read back
-        // in another size than they were written, which processors dislike.
-        let digits = digits8(year as u32 * 10_000 + month * 100 + day) | ASCII;
-        let year_and_month = (digits & 0xffff_ffff) | (digits >> 32 & 0xffff) << 40;
-        let at = put(out, at, (year_and_month | 0x2d00_002d_0000_0000).to_le_bytes());
-        return (put(out, at, ((digits >> 48) as u16).to_le_bytes()), false);
+    let (year, day_of_year) = march_year(days);
+    let text = MONTHS_AND_DAYS[day_of_year as usize];
+    let civil_year = year + (text >> 56) as i32;
+    if (1..=9999).contains(&civil_year) {
+        let at = put(out, at, ascii4(civil_year as u32));
+        return (put(out, at, text.to_le_bytes()) - 2, false);
     }
+    let (year, month, day) = civil_of(year, day_of_year);
     far_date_digits(out, at, year, month, day)
 }
 
@@ -83,10 +119,7 @@ fn far_date_digits(out: &mut Slot, at: usize, year: i32, month: u32, day: u32) -
     };
     let at = match shown {
         // Four digits at least.
-        0..10_000 => {
-            let digits = ascii8(shown as u32);
-            put(out, at, [digits[4], digits[5], digits[6], digits[7]])
-        }
+        0..10_000 => put(out, at, ascii4(shown as u32)),
         _ => uint(out, at, shown as u64),
     };
     let digits = ascii8(month * 100 + day);
@@ -103,7 +136,7 @@ fn christ(out: &mut Slot, at: usize, before_christ: bool) -> usize {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn date(out: &mut Slot, at: usize, days: i32) -> usize {
     match days {
         DATE_INFINITY => put(out, at, *b"infinity"),
@@ -265,25 +298,24 @@ pub(super) fn interval(out: &mut Slot, at: usize, interval: Interval) -> usize {
     fraction(out, at, (micros % 1_000_000) as u32)
 }
 
-/// A `date` of the binary protocol: days since 2000.
-pub(super) fn date_binary(days: i32) -> Result<i32, EncodeError> {
+/// A `date` of the binary protocol: days since 2000. `None` when out of range.
+#[inline(always)]
+pub(super) fn date_binary(days: i32) -> Option<i32> {
     match days {
-        DATE_INFINITY => Ok(i32::MAX),
-        days if days == -DATE_INFINITY => Ok(i32::MIN),
-        days => days
-            .checked_sub(EPOCH_DAYS)
-            .ok_or(EncodeError::DatetimeOutOfRange("date")),
+        DATE_INFINITY => Some(i32::MAX),
+        days if days == -DATE_INFINITY => Some(i32::MIN),
+        days => days.checked_sub(EPOCH_DAYS),
     }
 }
 
-/// A `timestamp` of the binary protocol: microseconds since 2000.
-pub(super) fn timestamp_binary(micros: i64) -> Result<i64, EncodeError> {
+/// A `timestamp` of the binary protocol: microseconds since 2000. `None` when
+/// out of range.
+#[inline(always)]
+pub(super) fn timestamp_binary(micros: i64) -> Option<i64> {
     match micros {
-        TIMESTAMP_INFINITY => Ok(i64::MAX),
-        micros if micros == -TIMESTAMP_INFINITY => Ok(i64::MIN),
-        micros => micros
-            .checked_sub(EPOCH_MICROS)
-            .ok_or(EncodeError::DatetimeOutOfRange("timestamp")),
+        TIMESTAMP_INFINITY => Some(i64::MAX),
+        micros if micros == -TIMESTAMP_INFINITY => Some(i64::MIN),
+        micros => micros.checked_sub(EPOCH_MICROS),
     }
 }
 

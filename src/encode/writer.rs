@@ -69,35 +69,37 @@ impl Writer {
     /// Appends a string; its length in four bytes before it when `framed`.
     #[inline(always)]
     pub(super) fn string(&mut self, framed: bool, strings: &Strings<'_>, row: usize) {
-        match strings.short(row) {
-            // A block of known size is copied without a call.
-            Some((bytes, length)) => {
-                let slot = self.slot::<16>();
-                if framed {
-                    slot[..4].copy_from_slice(&(length as u32).to_be_bytes());
-                    slot[4..].copy_from_slice(&bytes);
-                    self.at += 4 + length;
-                } else {
-                    slot[..12].copy_from_slice(&bytes);
-                    self.at += length;
-                }
+        let Some((bytes, length)) = strings.padded(row) else {
+            if framed {
+                self.array([0; 4]);
             }
-            None => {
-                let bytes = strings.get(row).unwrap_or_default();
-                if framed {
-                    self.array((bytes.len() as u32).to_be_bytes());
-                }
-                // Most are not much longer: two blocks that overlap.
-                match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
-                    (Some(head), Some(tail)) if bytes.len() <= 32 => {
-                        let slot = self.slot::<32>();
-                        slot[..16].copy_from_slice(head);
-                        slot[bytes.len() - 16..bytes.len()].copy_from_slice(tail);
-                        self.at += bytes.len();
-                    }
-                    _ => self.bytes(bytes),
-                }
+            return;
+        };
+        // Most are short, and a block of known size is copied without a call.
+        if let (Some(bytes), 0..=12) = (bytes.first_chunk::<12>(), length) {
+            let slot = self.slot::<16>();
+            if framed {
+                slot[..4].copy_from_slice(&(length as u32).to_be_bytes());
+                slot[4..].copy_from_slice(bytes);
+                self.at += 4 + length;
+            } else {
+                slot[..12].copy_from_slice(bytes);
+                self.at += length;
             }
+            return;
+        }
+        if framed {
+            self.array((length as u32).to_be_bytes());
+        }
+        // The rest are mostly not much longer: two blocks that overlap.
+        match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+            (Some(head), Some(tail)) if length <= 32 => {
+                let slot = self.slot::<32>();
+                slot[..16].copy_from_slice(head);
+                slot[length - 16..length].copy_from_slice(tail);
+                self.at += length;
+            }
+            _ => self.bytes(bytes),
         }
     }
 
@@ -111,6 +113,38 @@ impl Writer {
             Some(slot) => slot,
             None => unreachable!("grow() made room"),
         }
+    }
+
+    /// Makes room for so many bytes.
+    #[inline(always)]
+    pub(super) fn reserve(&mut self, room: usize) {
+        if self.bytes.len() - self.at < room {
+            self.grow(room);
+        }
+    }
+
+    /// The bytes from `at` on, which is behind the position and in the room
+    /// that was made. A caller that keeps the position in a register instead
+    /// of here does not wait for the memory with each value; it says so in
+    /// the end with [`Writer::seek`].
+    #[inline(always)]
+    pub(super) fn room_at<const N: usize>(&mut self, at: usize) -> &mut [u8; N] {
+        match self.bytes[at..].first_chunk_mut() {
+            Some(room) => room,
+            None => unreachable!("reserve() made room"),
+        }
+    }
+
+    /// The same from the beginning on and up to the end of the room.
+    #[inline(always)]
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Makes `at` the position of the next byte.
+    #[inline(always)]
+    pub(super) fn seek(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// Appends an array, whole.

@@ -8,6 +8,7 @@
 //! row through its validity, always.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::slice;
 
 use duckdb::ffi;
@@ -466,25 +467,40 @@ impl<'a> Strings<'a> {
         })
     }
 
-    /// The bytes of a row as 12 bytes and how many of them count, when the
-    /// string is that short. Copying a block of known size is what makes
-    /// short strings fast.
+    /// The bytes of a row, filled up with zeros to 12 when there are fewer, and
+    /// how many there are; `None` when the row is null. Copying blocks of
+    /// known size, which this allows, is what makes short strings fast.
     #[inline(always)]
-    pub fn short(&self, row: usize) -> Option<([u8; INLINE], usize)> {
+    pub fn padded(&self, row: usize) -> Option<(&'a [u8], usize)> {
         if !self.validity.is_valid(row) {
             return None;
         }
         let cell = &self.data[row];
         let length = cell.length as usize;
-        if length > INLINE {
-            return None;
+        // SAFETY: as in `get`; all 12 bytes of a short string's cell are
+        // string bytes or the zeros that DuckDB pads them with.
+        Some(unsafe {
+            let place = std::ptr::from_ref(cell).cast::<u8>().add(size_of::<u32>());
+            let start = match length <= INLINE {
+                true => place,
+                false => cell.rest.pointer,
+            };
+            (slice::from_raw_parts(start, length.max(INLINE)), length)
+        })
+    }
+
+    /// The length of the longest string of these rows.
+    pub fn longest(&self, rows: Range<usize>) -> usize {
+        if self.validity.all_valid() {
+            let lengths = self.data[rows].iter().map(|cell| cell.length);
+            return lengths.max().unwrap_or(0) as usize;
         }
-        let mut bytes = [0; INLINE];
-        bytes[..4].copy_from_slice(&cell.prefix);
-        // SAFETY: the row is not null and short, so all 16 bytes of the cell
-        // are string bytes or the zeros that DuckDB pads them with.
-        bytes[4..].copy_from_slice(unsafe { &cell.rest.bytes });
-        Some((bytes, length))
+        let cells = self.data[rows.clone()].iter().zip(rows);
+        let lengths = cells.map(|(cell, row)| match self.validity.is_valid(row) {
+            true => cell.length,
+            false => 0,
+        });
+        lengths.max().unwrap_or(0) as usize
     }
 }
 
@@ -513,10 +529,18 @@ mod tests {
         for row in 0..20 {
             let expected = (row != 3).then(|| "é".repeat(row));
             assert_eq!(strings.get(row), expected.as_deref().map(str::as_bytes));
-            if let Some((bytes, length)) = strings.short(row) {
-                assert_eq!(&bytes[..length], expected.unwrap().as_bytes());
-            }
+            let padded = expected.map(|mut text| {
+                let length = text.len();
+                text.extend((length..12).map(|_| '\0'));
+                (text, length)
+            });
+            let padded = padded.as_ref().map(|(text, length)| (text.as_bytes(), *length));
+            assert_eq!(strings.padded(row), padded);
         }
+        assert_eq!(strings.longest(0..20), 38);
+        assert_eq!(strings.longest(2..4), 4);
+        assert_eq!(strings.longest(3..4), 0);
+        assert_eq!(strings.longest(3..3), 0);
     }
 
     #[test]

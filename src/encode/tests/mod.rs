@@ -1,5 +1,6 @@
 //! Whole paths: DuckDB's values to wire forms, and wire forms back.
 
+mod blocks;
 mod forms;
 mod hostile;
 mod inputs;
