@@ -95,13 +95,14 @@ impl Config {
                 problems.push(Problem::new(&Origin::Default, message));
                 PathBuf::new()
             });
-        let config = Self {
+        let mut config = Self {
             file: file.map(Path::to_path_buf),
             data_dir,
             settings,
             notes,
         };
         config.check(&sources, &mut problems);
+        config.note_who_cannot_log_in();
         if problems.is_empty() {
             return Ok(config);
         }
@@ -148,6 +149,12 @@ impl Config {
         if settings.worker_id.get() > 1023 {
             wrong("worker_id", "must be a whole number from 1 to 1023".into());
         }
+        if !(1..=128).contains(&settings.ipv6_prefix) {
+            wrong(
+                "rate_limit.ipv6_prefix",
+                "must be a whole number from 1 to 128".into(),
+            );
+        }
         if settings.authentication_timeout.is_zero() {
             wrong("authentication_timeout", "must be more than 0".into());
         }
@@ -169,6 +176,24 @@ impl Config {
                 ),
             }
         }
+    }
+
+    fn note_who_cannot_log_in(&mut self) {
+        let settings = &self.settings;
+        let users = &settings.users;
+        if !users.is_empty() {
+            let unknown = settings.auth_peer_map.users();
+            let unknown = unknown.filter(|name| !users.contains_key(*name));
+            self.notes
+                .extend(unknown.map(|name| format!("auth.peer_map: there is no user {name:?}")));
+        }
+        let door = settings.auth_peer;
+        let locked_out = users
+            .iter()
+            .filter(|(_, user)| user.credential.is_none() && !door);
+        self.notes.extend(locked_out.map(|(name, _)| {
+            format!("user {name:?} has no password, and auth.peer is off: nobody can log in as this user")
+        }));
     }
 
     /// What SQL must never reach.

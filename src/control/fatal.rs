@@ -5,6 +5,8 @@
 
 use std::io;
 
+use super::limits::Rejected;
+
 /// An ErrorResponse after which the connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
@@ -84,6 +86,10 @@ pub enum End {
     /// The client is told.
     #[error("{} ({})", .0.message, .0.code)]
     Fatal(Fatal),
+    /// The client is told, and the log is not, because who is refused once is
+    /// refused often.
+    #[error("{} ({})", .0.message, .0.code)]
+    Unwelcome(Fatal),
     /// The client is not told: it does not speak our protocol, or PostgreSQL
     /// would not tell it either.
     #[error("{0}")]
@@ -96,6 +102,15 @@ pub enum End {
 impl From<Fatal> for End {
     fn from(fatal: Fatal) -> Self {
         Self::Fatal(fatal)
+    }
+}
+
+impl From<Rejected> for End {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::TooManyVisitors(_) => Self::Silent(rejected.to_string()),
+            _ => Self::Unwelcome(rejected.into()),
+        }
     }
 }
 
