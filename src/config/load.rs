@@ -187,10 +187,9 @@ impl Config {
             self.notes
                 .extend(unknown.map(|name| format!("auth.peer_map: there is no user {name:?}")));
         }
-        let door = settings.auth_peer;
         let locked_out = users
             .iter()
-            .filter(|(_, user)| user.credential.is_none() && !door);
+            .filter(|(_, user)| user.credential.is_none() && !settings.auth_peer);
         self.notes.extend(locked_out.map(|(name, _)| {
             format!("user {name:?} has no password, and auth.peer is off: nobody can log in as this user")
         }));

@@ -196,6 +196,11 @@ fn users_of_the_machine_are_mapped_to_users_of_the_server() {
         !allows("www", "bob") && !allows("www", "www") && !allows("eve", "eve") && !allows("bob", "alice")
     );
     assert_eq!(config.notes, ["auth.peer_map: there is no user \"nobody\""]);
+    let locked = load("users: {a: x, b: {admin: on}}\nauth: {peer: off}\n", &[], &[])
+        .ok()
+        .unwrap();
+    let note = "user \"b\" has no password, and auth.peer is off: nobody can log in as this user";
+    assert_eq!(locked.notes, [note]);
     let found = problems("auth:\n  peer_map:\n    www: [a/b]\n    eve: {x: y}\n");
     assert_eq!(found.len(), 2, "{found:?}");
 }

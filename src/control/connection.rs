@@ -131,13 +131,13 @@ async fn admit(front: &Front, wire: &mut Wire) -> Result<Admitted, End> {
 async fn refuse(wire: Option<Wire>, end: End, peer: &str) {
     match &end {
         End::Fatal(fatal) => warn!(%peer, code = fatal.code, "refused: {}", fatal.message),
-        End::Unwelcome(fatal) => debug!(%peer, code = fatal.code, "turned away: {}", fatal.message),
+        End::Unwelcome { fatal, .. } => debug!(%peer, code = fatal.code, "turned away: {}", fatal.message),
         End::Silent(reason) => info!(%peer, "closed: {reason}"),
         End::Io(error) => debug!(%peer, "lost: {error}"),
     }
     let Some(mut wire) = wire else { return };
     let farewell = async {
-        if let End::Fatal(fatal) | End::Unwelcome(fatal) = &end {
+        if let End::Fatal(fatal) | End::Unwelcome { fatal, told: true } = &end {
             wire.write_all(&fatal.encode()).await?;
         }
         wire.close().await

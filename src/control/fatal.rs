@@ -86,10 +86,15 @@ pub enum End {
     /// The client is told.
     #[error("{} ({})", .0.message, .0.code)]
     Fatal(Fatal),
-    /// The client is told, and the log is not, because who is refused once is
-    /// refused often.
-    #[error("{} ({})", .0.message, .0.code)]
-    Unwelcome(Fatal),
+    /// Nothing that the client says would change it. The log is not told either:
+    /// who is refused once is refused often.
+    #[error("{} ({})", fatal.message, fatal.code)]
+    Unwelcome {
+        /// What the client would be told.
+        fatal: Fatal,
+        /// Whether it is told: it has said something that has an answer.
+        told: bool,
+    },
     /// The client is not told: it does not speak our protocol, or PostgreSQL
     /// would not tell it either.
     #[error("{0}")]
@@ -107,10 +112,13 @@ impl From<Fatal> for End {
 
 impl From<Rejected> for End {
     fn from(rejected: Rejected) -> Self {
-        match rejected {
-            Rejected::TooManyVisitors(_) => Self::Silent(rejected.to_string()),
-            _ => Self::Unwelcome(rejected.into()),
-        }
+        let told = match rejected {
+            Rejected::TooManyConnections(_) => return Self::Fatal(rejected.into()),
+            Rejected::TooManyVisitors(_) => false,
+            Rejected::Banned(..) => true,
+        };
+        let fatal = rejected.into();
+        Self::Unwelcome { fatal, told }
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod history;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
@@ -214,6 +215,18 @@ impl Limits {
     /// it is handed over, because nothing would ever take its count back.
     pub fn follow_sessions(&self) {
         self.state().followed = true;
+    }
+
+    /// A worker has this session, of a client with this address, from the time of
+    /// an earlier control plane. It counts, even beyond the limit. Not for
+    /// sessions whose handoff may still be under way: they would count twice.
+    pub fn session_found(&self, backend_id: i32, address: IpAddr) {
+        let network = self.policy.network_of(address);
+        let mut state = self.state();
+        if let Entry::Vacant(entry) = state.sessions.entry(backend_id) {
+            entry.insert(network);
+            state.open.entry(network).or_default().connections += 1;
+        }
     }
 
     /// The session of this backend id has ended. May be told before the handoff

@@ -4,7 +4,8 @@
 //! stays the same for the name, the same rounds, the same work, and in the end
 //! the same refusal. Salts of users whose password stands in the configuration
 //! are made in the same way, so that not even adding a user changes what a
-//! stranger sees.
+//! stranger sees. A verifier from elsewhere with other rounds than PostgreSQL's
+//! default does show, as it does in PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -95,7 +95,7 @@ pub async fn negotiate(wire: &mut Wire, offer: &TlsOffer) -> Result<Opening, End
 /// Hears a client out that is not welcome, as cheaply as it goes, so that it
 /// can be told why: an error may answer the startup message, and SSLRequest too
 /// (54.2.10; libpq then says only that there was one), but TLS is not begun.
-pub async fn turn_away(wire: &mut Wire, why: End) -> End {
+pub async fn turn_away(wire: &mut Wire, fatal: Fatal) -> End {
     let hear = async {
         let mut may_ask_gss = true;
         loop {
@@ -108,16 +108,14 @@ pub async fn turn_away(wire: &mut Wire, why: End) -> End {
                     may_ask_gss = false;
                     wire.write_all(b"N").await?;
                 }
-                Packet::Cancel(_) => return Err(End::silent("no cancel request is heard from here")),
-                Packet::Tls | Packet::Startup(_) => return Ok(()),
+                Packet::Cancel(_) => return Ok(false),
+                Packet::Tls | Packet::Startup(_) => return Ok(true),
             }
         }
     };
-    match tokio::time::timeout(HEARD_WITHIN, hear).await {
-        Ok(Ok(())) => why,
-        Ok(Err(end @ End::Io(_))) => end,
-        Ok(Err(_)) | Err(_) => End::Silent(why.to_string()),
-    }
+    let heard: Result<Result<bool, End>, _> = tokio::time::timeout(HEARD_WITHIN, hear).await;
+    let told = matches!(heard, Ok(Ok(true)));
+    End::Unwelcome { fatal, told }
 }
 
 async fn handshake(

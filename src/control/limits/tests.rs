@@ -121,6 +121,22 @@ fn a_worker_takes_the_counts_of_its_sessions_along() {
 }
 
 #[test]
+fn sessions_from_before_a_restart_count_once_until_they_end() {
+    let limits = Limits::new(policy());
+    limits.follow_sessions();
+    for _ in 0..3 {
+        limits.session_found(1, "192.0.2.1".parse().unwrap());
+        limits.session_found(2, "192.0.2.1".parse().unwrap());
+    }
+    assert!(enter(&limits, "192.0.2.1").is_err());
+    limits.session_ended(1);
+    let _kept = enter(&limits, "192.0.2.1").unwrap();
+    assert!(enter(&limits, "192.0.2.1").is_err());
+    limits.session_ended(2);
+    assert!(enter(&limits, "192.0.2.1").is_ok());
+}
+
+#[test]
 fn failures_lead_to_a_ban_that_hits_those_on_their_way_too() {
     let limits = Limits::new(policy());
     let early = limits.knock(address("192.0.2.1")).unwrap().admit().unwrap();
