@@ -149,12 +149,6 @@ impl Config {
         if settings.worker_id.get() > 1023 {
             wrong("worker_id", "must be a whole number from 1 to 1023".into());
         }
-        if !(1..=128).contains(&settings.ipv6_prefix) {
-            wrong(
-                "rate_limit.ipv6_prefix",
-                "must be a whole number from 1 to 128".into(),
-            );
-        }
         if settings.authentication_timeout.is_zero() {
             wrong("authentication_timeout", "must be more than 0".into());
         }

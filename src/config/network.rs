@@ -76,6 +76,19 @@ impl Scalar for Network {
     }
 }
 
+/// How many leading bits of an IPv6 address count as the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Prefix(pub u8);
+
+impl Scalar for Ipv6Prefix {
+    const FORM: &'static str = "a whole number from 1 to 128";
+
+    fn scan(text: &str) -> Option<Self> {
+        let bits = text.parse().ok()?;
+        (1..=128).contains(&bits).then_some(Self(bits))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

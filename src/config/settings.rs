@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::network::Network;
+use super::network::{Ipv6Prefix, Network};
 use super::node::Problem;
 use super::peer_map::PeerMap;
 use super::sources::Sources;
@@ -213,7 +213,7 @@ settings! {
 
     /// How many leading bits of an IPv6 address count as the address, for bans and
     /// for connections of one address: whoever has one address has its whole network.
-    "rate_limit.ipv6_prefix" => ipv6_prefix: u16 {
+    "rate_limit.ipv6_prefix" => ipv6_prefix: Ipv6Prefix {
         env: "DUCKGRES_IPV6_PREFIX", flag: "ipv6-prefix", default: "64",
     }
 

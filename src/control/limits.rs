@@ -61,8 +61,7 @@ impl Policy {
             window: settings.failed_attempt_window,
             ban: settings.ban_duration,
             max_connections: settings.max_connections_per_ip,
-            // Checked with the rest of the configuration.
-            ipv6_prefix: u8::try_from(settings.ipv6_prefix).unwrap_or(128),
+            ipv6_prefix: settings.ipv6_prefix.0,
         }
     }
 

@@ -31,6 +31,10 @@ fn users_of_this_machine_log_in_over_the_unix_socket_without_a_password() {
     session.become_ready();
     assert_eq!(session.rows("select current_database()"), [me.as_str()]);
 
+    let login = format!("host={} port={} user={me}", server.sockets.display(), server.port);
+    let output = run(psql(&login).args(["-w", "-c", "select 1"]), "");
+    assert_eq!(output.success(), "1\n");
+
     // As somebody else, or by another road, they need that user's password.
     Session::over(&server, Transport::Unix);
     for (transport, user) in [
@@ -61,6 +65,24 @@ fn the_map_says_as_whom_a_user_of_this_machine_may_log_in() {
         knock(&server, Transport::Unix, user)
             .expect_authentication(10)
             .unwrap();
+    }
+}
+
+#[test]
+fn check_config_names_the_lines_of_what_is_wrong_with_users() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("duckgres.yaml");
+    let yaml = "users:\n  alice:\n    password: hunter2\n    databases: [a/b]\n    amdin: on\n\
+                auth:\n  peer: perhaps\nproxy_protocol:\n  trusted_addresses: [localhost]\n";
+    std::fs::write(&file, yaml).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));
+    let output = run(command.args(["check-config", "--config"]).arg(&file), "");
+    assert!(!output.status.success());
+    let lines: Vec<&str> = output.err.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", output.err);
+    for (line, number) in lines.iter().zip([4, 5, 7, 9]) {
+        assert!(line.contains(&format!("duckgres.yaml line {number}: ")), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
     }
 }
 
