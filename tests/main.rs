@@ -8,6 +8,7 @@
 //! sql/        types and values, compared with PostgreSQL's
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! memory      what results and idle readers cost
+//! doors       who is let in: limits, proxies, logins, grants
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
 //! ```
@@ -24,6 +25,7 @@
 )]
 
 mod clients;
+mod doors;
 mod first_use;
 mod memory;
 mod operation;

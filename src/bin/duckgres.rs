@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Action::Run(flags) => Config::load(&flags).map_err(Into::into).and_then(run),
         Action::CheckConfig(flags) => Config::load(&flags).map_err(Into::into).and_then(check),
         Action::Settings => say(&config::reference()),
+        Action::HashPassword => hash_password(),
     };
     outcome.unwrap_or_else(|error| {
         error
@@ -48,6 +49,11 @@ fn check(config: Config) -> Outcome {
         true => say("The configuration is valid.\n"),
         false => Ok(ExitCode::FAILURE),
     }
+}
+
+fn hash_password() -> Outcome {
+    process::keep_secrets_out_of_core_dumps();
+    say(&format!("{}\n", control::hash_password()?.as_str()))
 }
 
 /// Whoever closes the pipe has read enough.

@@ -15,6 +15,8 @@ pub enum Action {
     CheckConfig(Flags),
     /// Print the reference of all settings.
     Settings,
+    /// Make a verifier of a password.
+    HashPassword,
 }
 
 /// Reads the command line of this process. On a usage error (status 2), and
@@ -27,6 +29,7 @@ fn action(matches: &ArgMatches) -> Action {
     match matches.subcommand() {
         Some(("check-config", matches)) => Action::CheckConfig(flags(matches)),
         Some(("settings", _)) => Action::Settings,
+        Some(("hash-password", _)) => Action::HashPassword,
         _ => Action::Run(flags(matches)),
     }
 }
@@ -37,6 +40,9 @@ pub(super) fn command() -> Command {
         .args(arguments());
     let settings =
         Command::new("settings").about("Describes every setting: file, environment, flag, default");
+    let hash_password = Command::new("hash-password").about(
+        "Makes of a password, asked for or read from standard input, what the configuration needs of it",
+    );
     Command::new("duckgres")
         .version(env!("CARGO_PKG_VERSION"))
         .about("DuckDB as a PostgreSQL server")
@@ -48,6 +54,7 @@ pub(super) fn command() -> Command {
         .args(arguments())
         .subcommand(check)
         .subcommand(settings)
+        .subcommand(hash_password)
         .args_conflicts_with_subcommands(true)
 }
 

@@ -95,13 +95,14 @@ impl Config {
                 problems.push(Problem::new(&Origin::Default, message));
                 PathBuf::new()
             });
-        let config = Self {
+        let mut config = Self {
             file: file.map(Path::to_path_buf),
             data_dir,
             settings,
             notes,
         };
         config.check(&sources, &mut problems);
+        config.note_who_cannot_log_in();
         if problems.is_empty() {
             return Ok(config);
         }
@@ -169,6 +170,23 @@ impl Config {
                 ),
             }
         }
+    }
+
+    fn note_who_cannot_log_in(&mut self) {
+        let settings = &self.settings;
+        let users = &settings.users;
+        if !users.is_empty() {
+            let unknown = settings.auth_peer_map.users();
+            let unknown = unknown.filter(|name| !users.contains_key(*name));
+            self.notes
+                .extend(unknown.map(|name| format!("auth.peer_map: there is no user {name:?}")));
+        }
+        let locked_out = users
+            .iter()
+            .filter(|(_, user)| user.credential.is_none() && !settings.auth_peer);
+        self.notes.extend(locked_out.map(|(name, _)| {
+            format!("user {name:?} has no password, and auth.peer is off: nobody can log in as this user")
+        }));
     }
 
     /// What SQL must never reach.

@@ -9,7 +9,9 @@
 pub mod cli;
 mod load;
 pub mod names;
+mod network;
 mod node;
+mod peer_map;
 mod secret;
 mod settings;
 mod sources;
@@ -21,10 +23,12 @@ mod value;
 mod worker;
 
 pub use load::{Config, Flags, Problems, is_loopback};
+pub use network::{Ipv6Prefix, Network};
 pub use node::{Origin, Problem};
+pub use peer_map::PeerMap;
 pub(crate) use secret::hmac;
 pub use secret::{Password, SCRAM_ITERATIONS, Verifier};
 pub use settings::{SETTINGS, Setting, Settings, reference, setting};
 pub use units::{Mode, Size, TlsMode, TlsVersion};
-pub use users::{Credential, Users};
+pub use users::{Credential, Databases, User, Users};
 pub use worker::WorkerConfig;

@@ -6,6 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pgwire::api::auth::sasl::scram;
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// How verifiers that the server keeps begin (`pg_authid.rolpassword`).
@@ -47,9 +48,20 @@ pub struct Verifier {
 impl Verifier {
     /// The verifier of `password` (prepared with SASLprep) with this salt.
     pub fn derive(password: &Password, salt: &[u8]) -> Self {
-        let mut salted = scram::gen_salted_password(password.expose(), salt, SCRAM_ITERATIONS as usize);
+        Self::with_rounds(password, salt, SCRAM_ITERATIONS)
+    }
+
+    /// Whether this is the verifier of `password`. Takes as long as deriving
+    /// it, and no longer for a password that is nearly right.
+    pub fn matches(&self, password: &Password) -> bool {
+        let other = Self::with_rounds(password, &self.salt, self.iterations);
+        self.stored_key.ct_eq(&other.stored_key).into()
+    }
+
+    fn with_rounds(password: &Password, salt: &[u8], iterations: u32) -> Self {
+        let mut salted = scram::gen_salted_password(password.expose(), salt, iterations as usize);
         let mut verifier = Self {
-            iterations: SCRAM_ITERATIONS,
+            iterations,
             salt: salt.to_vec(),
             stored_key: [0; 32],
             server_key: hmac(&salted, b"Server Key"),
@@ -125,6 +137,16 @@ mod tests {
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
         let signature = STANDARD.encode(hmac(&verifier.server_key, message.as_bytes()));
         assert_eq!(signature, "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    #[test]
+    fn a_verifier_matches_its_password_alone_whatever_its_rounds() {
+        let text = "SCRAM-SHA-256$1:c2FsdA==$";
+        let verifier = Verifier::with_rounds(&Password::new("pencil".into()), b"salt", 1);
+        assert!(verifier.to_text().starts_with(text));
+        assert!(verifier.matches(&Password::new("pencil".into())));
+        assert!(!verifier.matches(&Password::new("Pencil".into())));
+        assert!(!verifier.matches(&Password::new(String::new())));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::network::{Ipv6Prefix, Network};
 use super::node::Problem;
+use super::peer_map::PeerMap;
 use super::sources::Sources;
 use super::units::{Mode, Size, TlsMode, TlsVersion};
 use super::users::Users;
@@ -121,10 +123,33 @@ settings! {
         default: "" or "standalone: made together with the certificate",
     }
 
-    /// Who may log in: `name: password`, or a map with either `password` or
-    /// `verifier` (`SCRAM-SHA-256$4096:...`, as in PostgreSQL's pg_authid).
+    /// Who may log in: `name: password`, or a map. A password, there as `password`,
+    /// can be a verifier (`SCRAM-SHA-256$4096:...`, as in PostgreSQL's pg_authid;
+    /// `duckgres hash-password` makes one); a user without one logs in over the
+    /// Unix socket only (auth.peer). `databases`: those that the user may connect
+    /// to, `"*"` for all; by default the one of the user's own name. `admin: on`:
+    /// may create databases, sees everybody's sessions, and has all databases by
+    /// default. `cleartext`: auth.cleartext for this user.
     "users" => users: Users {
         default: "" or "standalone: the operating system user, with a generated password",
+    }
+
+    /// Whether a user of this machine, known by the Unix socket, logs in without a
+    /// password: under their own name, or as auth.peer_map says. Others are asked
+    /// for the password.
+    "auth.peer" => auth_peer: bool { env: "DUCKGRES_AUTH_PEER", flag: "auth-peer", default: "on" }
+
+    /// For users of the operating system, as whom they may log in over the Unix
+    /// socket: `name: [user, ...]`, `"*"` for every user. Who is not listed may
+    /// log in under their own name.
+    "auth.peer_map" => auth_peer_map: PeerMap { default: "" or "everybody under their own name" }
+
+    /// Whether clients inside TLS are asked for the password itself, for those that
+    /// know no SCRAM. It gives up what SCRAM does against a server that is not the
+    /// one it seems to be. Without TLS the password is never asked for. Set for a
+    /// single user, it shows strangers that the user exists.
+    "auth.cleartext" => auth_cleartext: bool {
+        env: "DUCKGRES_AUTH_CLEARTEXT", flag: "auth-cleartext", default: "off",
     }
 
     /// DuckDB extensions that every database has loaded.
@@ -184,6 +209,19 @@ settings! {
     /// How many connections one address may have at the same time; 0 sets no limit.
     "rate_limit.max_connections_per_ip" => max_connections_per_ip: u32 {
         env: "DUCKGRES_MAX_CONNECTIONS_PER_IP", flag: "max-connections-per-ip", default: "100",
+    }
+
+    /// How many leading bits of an IPv6 address count as the address, for bans and
+    /// for connections of one address: whoever has one address has its whole network.
+    "rate_limit.ipv6_prefix" => ipv6_prefix: Ipv6Prefix {
+        env: "DUCKGRES_IPV6_PREFIX", flag: "ipv6-prefix", default: "64",
+    }
+
+    /// Load balancers that send the header of the PROXY protocol, version 2, with
+    /// the client's address. From these addresses it is required, from all others
+    /// it is refused.
+    "proxy_protocol.trusted_addresses" => trusted_proxies: Vec<Network> {
+        env: "DUCKGRES_PROXY_PROTOCOL_TRUSTED_ADDRESSES", flag: "trusted-proxy", default: "",
     }
 
     /// How long a client may take from connecting to being logged in.

@@ -97,7 +97,7 @@ fn all_problems_are_reported_with_their_lines() {
             "5: tls.mode: must be disable, allow or require",
             "6: ducklake is a setting of the Go duckgres that has no meaning here; remove it",
             "9: users: the user name \"a/b\" contains a slash",
-            "10: users: unknown key \"passwd\"; a user has `password` or `verifier`",
+            "10: users: unknown key \"passwd\"; a user has password, verifier, databases, admin and cleartext",
             "11: users: must be a password, or a map with `password` or `verifier`",
             "12: threads: must be a whole number, 1 or more",
         ]
@@ -143,15 +143,87 @@ fn users_have_a_password_or_a_verifier() {
         "users:\n  a: 0123\n  b: {{password: yes}}\n  c: {{verifier: \"{verifier}\"}}\n  d: '{verifier}'\n"
     );
     let users = load(&yaml, &[], &[]).ok().unwrap().settings.users;
-    assert!(matches!(&users["a"], Credential::Password(password) if password.expose() == "0123"));
-    assert!(matches!(&users["b"], Credential::Password(password) if password.expose() == "yes"));
-    assert!(matches!(&users["c"], Credential::Verifier(_)));
-    assert!(matches!(&users["d"], Credential::Verifier(_)));
+    let credential = |name: &str| users[name].credential.as_ref().unwrap();
+    assert!(matches!(credential("a"), Credential::Password(password) if password.expose() == "0123"));
+    assert!(matches!(credential("b"), Credential::Password(password) if password.expose() == "yes"));
+    assert!(matches!(credential("c"), Credential::Verifier(_)));
+    assert!(matches!(credential("d"), Credential::Verifier(_)));
     assert_eq!(problems("users: {a: ''}"), ["1: users: the password is empty"]);
     assert_eq!(
         problems("users: {a: {}}"),
         ["1: users: must have either `password` or `verifier`"]
     );
+}
+
+#[test]
+fn users_have_their_own_database_unless_others_are_granted() {
+    let yaml = "users:\n  a: x\n  b: {password: x, databases: [b, sales]}\n  c: {password: x, databases: '*'}\n\
+                \x20 d: {admin: on}\n  e: {admin: on, databases: 'logs, e', cleartext: off}\n";
+    let config = load(yaml, &[], &[]).ok().unwrap();
+    let users = config.settings.users;
+    assert_eq!(users["a"].databases, Databases::only("a"));
+    assert!(!users["a"].admin && users["a"].cleartext.is_none());
+    assert!(users["b"].databases.contains("sales") && !users["b"].databases.contains("a"));
+    assert_eq!(users["c"].databases, Databases::All);
+    assert!(users["d"].admin && users["d"].databases == Databases::All && users["d"].credential.is_none());
+    assert!(users["e"].databases.contains("logs") && !users["e"].databases.contains("a"));
+    assert_eq!(users["e"].cleartext, Some(false));
+}
+
+#[test]
+fn what_is_wrong_with_a_user_is_said_line_by_line() {
+    let yaml = "users:\n  a:\n    password: [x]\n    admin: maybe\n    databases:\n      - ok\n      - a/b\n\
+                \x20 b: {databases: []}\n  c: {password: x, verifier: y}\n";
+    assert_eq!(
+        problems(yaml),
+        [
+            "3: users: the password must be text",
+            "4: users: admin must be on or off",
+            "7: users: databases must be a database name, or * for every database",
+            "8: users: databases must name a database, or be * for every database",
+            "9: users: is not a verifier of the form SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>",
+        ]
+    );
+}
+
+#[test]
+fn users_of_the_machine_are_mapped_to_users_of_the_server() {
+    let yaml = "users: {alice: x, bob: y}\nauth:\n  peer_map:\n    root: '*'\n    www: [alice, nobody]\n    eve: []\n";
+    let config = load(yaml, &[], &[]).ok().unwrap();
+    let allows = |os_user, user| config.settings.auth_peer_map.allows(os_user, user);
+    assert!(allows("root", "bob") && allows("www", "alice") && allows("bob", "bob"));
+    assert!(
+        !allows("www", "bob") && !allows("www", "www") && !allows("eve", "eve") && !allows("bob", "alice")
+    );
+    assert_eq!(config.notes, ["auth.peer_map: there is no user \"nobody\""]);
+    let locked = load("users: {a: x, b: {admin: on}}\nauth: {peer: off}\n", &[], &[])
+        .ok()
+        .unwrap();
+    let note = "user \"b\" has no password, and auth.peer is off: nobody can log in as this user";
+    assert_eq!(locked.notes, [note]);
+    let found = problems("auth:\n  peer_map:\n    www: [a/b]\n    eve: {x: y}\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn proxies_are_networks_and_an_ipv6_prefix_fits_an_address() {
+    let yaml = "proxy_protocol:\n  trusted_addresses: [10.0.0.0/8, '::1']\n";
+    assert_eq!(
+        load(yaml, &[], &[]).ok().unwrap().settings.trusted_proxies.len(),
+        2
+    );
+    let found = problems("proxy_protocol:\n  trusted_addresses:\n    - lb.example.org\n");
+    assert!(
+        found[0].starts_with("3: proxy_protocol.trusted_addresses: must be an IP address"),
+        "{found:?}"
+    );
+    for prefix in ["0", "129"] {
+        let found = problems(&format!("rate_limit: {{ipv6_prefix: {prefix}}}\n"));
+        assert_eq!(
+            found,
+            ["1: rate_limit.ipv6_prefix: must be a whole number from 1 to 128"]
+        );
+    }
 }
 
 #[test]

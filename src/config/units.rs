@@ -106,6 +106,17 @@ impl Scalar for String {
     }
 }
 
+impl Scalar for bool {
+    const FORM: &'static str = "on or off";
+    fn scan(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "on" | "true" | "yes" => Some(true),
+            "off" | "false" | "no" => Some(false),
+            _ => None,
+        }
+    }
+}
+
 impl Scalar for u16 {
     const FORM: &'static str = "a number from 0 to 65535";
     fn scan(text: &str) -> Option<Self> {

@@ -1,10 +1,11 @@
 //! The users of the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
-use super::node::{Content, Node, Problem};
+use super::node::{Content, Entry, Node, Problem};
 use super::secret::{Password, SCRAM_PREFIX, Verifier};
+use super::units::Scalar;
 use super::value::Value;
 
 /// How a user proves who they are.
@@ -16,25 +17,70 @@ pub enum Credential {
     Verifier(Verifier),
 }
 
-/// Who may log in, by name.
-pub type Users = BTreeMap<String, Credential>;
+/// What is configured about one user.
+#[derive(Clone)]
+pub struct User {
+    /// Without one no password is right: the user logs in over the Unix
+    /// socket, or not at all.
+    pub credential: Option<Credential>,
+    /// Where the user may connect to.
+    pub databases: Databases,
+    /// Whether the user may create databases and see everybody's sessions.
+    pub admin: bool,
+    /// Whether the user is asked for the password itself inside TLS, instead
+    /// of for a proof of it; `None` leaves it to `auth.cleartext`.
+    pub cleartext: Option<bool>,
+}
 
-const KEYS: [&str; 2] = ["password", "verifier"];
+impl User {
+    /// A user of this name with nothing but a password.
+    pub fn with_password(name: &str, password: Password) -> Self {
+        Self {
+            credential: Some(Credential::Password(password)),
+            databases: Databases::only(name),
+            admin: false,
+            cleartext: None,
+        }
+    }
+}
+
+/// A set of databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Databases {
+    /// Every one that exists.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<String>),
+}
+
+impl Databases {
+    /// One database.
+    pub fn only(name: &str) -> Self {
+        Self::Named(BTreeSet::from([name.to_owned()]))
+    }
+
+    /// Whether the database is one of them.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// Who may log in, by name.
+pub type Users = BTreeMap<String, User>;
 
 impl Value for Users {
-    const FORM: &'static str = "a map from user names to passwords or to maps with `password` or `verifier`";
+    const FORM: &'static str =
+        "a map from user names to passwords, or to maps of password, verifier, databases, admin, cleartext";
 
     fn read(node: &Node) -> Result<Self, Vec<Problem>> {
         let entries = match &node.content {
             Content::Nothing => return Ok(Self::new()),
             Content::Text(text) if text.is_empty() => return Ok(Self::new()),
             Content::Map(entries) => entries,
-            _ => {
-                return Err(vec![Problem::new(
-                    &node.origin,
-                    format!("must be {}", Self::FORM),
-                )]);
-            }
+            _ => return Err(wrong(node, format!("must be {}", Self::FORM))),
         };
         let mut users = Self::new();
         let mut problems = Vec::new();
@@ -46,62 +92,128 @@ impl Value for Users {
                 ));
                 continue;
             }
-            match credential(&entry.value) {
-                Ok(credential) => {
-                    users.insert(entry.key.clone(), credential);
-                }
+            match user(&entry.key, &entry.value) {
+                Ok(user) => drop(users.insert(entry.key.clone(), user)),
                 Err(wrong) => problems.extend(wrong),
             }
         }
-        if problems.is_empty() {
-            Ok(users)
-        } else {
-            Err(problems)
+        match problems.is_empty() {
+            true => Ok(users),
+            false => Err(problems),
         }
     }
 }
 
-fn credential(node: &Node) -> Result<Credential, Vec<Problem>> {
-    let wrong = |message: &str| Err(vec![Problem::new(&node.origin, message)]);
+fn wrong(node: &Node, message: impl Into<String>) -> Vec<Problem> {
+    vec![Problem::new(&node.origin, message)]
+}
+
+fn user(name: &str, node: &Node) -> Result<User, Vec<Problem>> {
     match &node.content {
-        Content::Text(text) if text.is_empty() => wrong("the password is empty"),
-        // As ALTER ROLE ... PASSWORD does: what looks like a verifier is one.
-        Content::Text(text) if text.starts_with(SCRAM_PREFIX) => verifier(node, text),
-        Content::Text(text) => Ok(Credential::Password(Password::new(text.clone()))),
-        Content::Map(entries) => {
-            let unknown: Vec<Problem> = entries
-                .iter()
-                .filter(|entry| !KEYS.contains(&entry.key.as_str()))
-                .map(|entry| {
-                    let key = &entry.key;
-                    Problem::new(
-                        &entry.origin,
-                        format!("unknown key {key:?}; a user has `password` or `verifier`"),
-                    )
-                })
-                .collect();
-            if !unknown.is_empty() {
-                return Err(unknown);
-            }
-            match entries.as_slice() {
-                [entry] => match &entry.value.content {
-                    Content::Text(text) if entry.key == "verifier" => verifier(&entry.value, text),
-                    _ => credential(&entry.value),
-                },
-                _ => wrong("must have either `password` or `verifier`"),
-            }
-        }
-        _ => wrong("must be a password, or a map with `password` or `verifier`"),
+        Content::Text(_) => Ok(User {
+            credential: Some(password(node)?),
+            databases: Databases::only(name),
+            admin: false,
+            cleartext: None,
+        }),
+        Content::Map(entries) => from_map(name, node, entries),
+        _ => Err(wrong(
+            node,
+            "must be a password, or a map with `password` or `verifier`",
+        )),
     }
 }
 
-fn verifier(node: &Node, text: &str) -> Result<Credential, Vec<Problem>> {
-    match Verifier::parse(text) {
-        Some(verifier) => Ok(Credential::Verifier(verifier)),
-        None => {
-            let message =
-                "is not a verifier of the form SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>";
-            Err(vec![Problem::new(&node.origin, message)])
-        }
+fn from_map(name: &str, node: &Node, entries: &[Entry]) -> Result<User, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let (mut credentials, mut databases, mut admin, mut cleartext) = (Vec::new(), None, false, None);
+    for Entry { key, origin, value } in entries {
+        let read = match key.as_str() {
+            "password" => password(value).map(|it| credentials.push(it)),
+            "verifier" => verifier(value).map(|it| credentials.push(it)),
+            "databases" => databases_of(value).map(|it| databases = Some(it)),
+            "admin" => bool::read(value).map(|it| admin = it),
+            "cleartext" => bool::read(value).map(|it| cleartext = Some(it)),
+            _ => {
+                let message = format!(
+                    "unknown key {key:?}; a user has password, verifier, databases, admin and cleartext"
+                );
+                Err(vec![Problem::new(origin, message)])
+            }
+        };
+        problems.extend(
+            read.err()
+                .into_iter()
+                .flatten()
+                .map(|problem| match key.as_str() {
+                    "databases" | "admin" | "cleartext" => Problem {
+                        message: format!("{key} {}", problem.message),
+                        ..problem
+                    },
+                    _ => problem,
+                }),
+        );
     }
+    if credentials.len() > 1 || entries.is_empty() {
+        problems.extend(wrong(node, "must have either `password` or `verifier`"));
+    }
+    match problems.is_empty() {
+        true => Ok(User {
+            credential: credentials.pop(),
+            databases: databases.unwrap_or_else(|| match admin {
+                true => Databases::All,
+                false => Databases::only(name),
+            }),
+            admin,
+            cleartext,
+        }),
+        false => Err(problems),
+    }
+}
+
+fn password(node: &Node) -> Result<Credential, Vec<Problem>> {
+    match &node.content {
+        // As ALTER ROLE ... PASSWORD does: what looks like a verifier is one.
+        Content::Text(text) if text.starts_with(SCRAM_PREFIX) => verifier(node),
+        Content::Text(text) if !text.is_empty() => Ok(Credential::Password(Password::new(text.clone()))),
+        Content::Text(_) | Content::Nothing => Err(wrong(node, "the password is empty")),
+        _ => Err(wrong(node, "the password must be text")),
+    }
+}
+
+fn verifier(node: &Node) -> Result<Credential, Vec<Problem>> {
+    let parsed = match &node.content {
+        Content::Text(text) => Verifier::parse(text),
+        _ => None,
+    };
+    parsed.map(Credential::Verifier).ok_or_else(|| {
+        wrong(
+            node,
+            "is not a verifier of the form SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>",
+        )
+    })
+}
+
+/// A database's name, or `*`.
+struct DatabaseName(String);
+
+impl Scalar for DatabaseName {
+    const FORM: &'static str = "a database name, or * for every database";
+
+    fn scan(text: &str) -> Option<Self> {
+        names::check(text).is_ok().then(|| Self(text.to_owned()))
+    }
+}
+
+fn databases_of(node: &Node) -> Result<Databases, Vec<Problem>> {
+    let names: Vec<DatabaseName> = Vec::read(node)?;
+    if names.is_empty() {
+        return Err(wrong(node, "must name a database, or be * for every database"));
+    }
+    if names.iter().any(|DatabaseName(name)| name == "*") {
+        return Ok(Databases::All);
+    }
+    Ok(Databases::Named(
+        names.into_iter().map(|DatabaseName(name)| name).collect(),
+    ))
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::network::{Ipv6Prefix, Network};
 use super::node::{Content, Node, Origin, Problem};
 use super::units::{Mode, Scalar, Size, TlsMode, TlsVersion};
 
@@ -37,7 +38,8 @@ macro_rules! scalars {
 }
 
 scalars!(
-    String, u16, u32, NonZeroU32, PathBuf, Size, Duration, Mode, TlsMode, TlsVersion
+    String, bool, u16, u32, NonZeroU32, PathBuf, Size, Duration, Network, Ipv6Prefix, Mode, TlsMode,
+    TlsVersion
 );
 
 impl<T: Value> Value for Option<T> {

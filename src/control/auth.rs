@@ -1,124 +1,116 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677; protocol
-//! documentation, 54.3.1).
+//! Who the client is: by the Unix socket, by SCRAM, or, where it is configured
+//! and inside TLS only, by the password itself (protocol documentation, 54.2.1).
 //!
-//! -PLUS binds the exchange to the TLS session and is offered only inside one:
-//! libpq gives up when a plaintext connection offers it. Whatever goes wrong is
-//! fatal to the connection, and a stranger learns no more than from a wrong
-//! password (see [`Logins`]).
+//! Whatever goes wrong is fatal to the connection, and a stranger learns no
+//! more than from a wrong password (see [`Logins`]). Failed logins are told to
+//! the [`Permit`], which is asked again before a proof is looked at: connections
+//! that were opened before a ban are no way around it.
 
-use pgwire::api::auth::sasl::scram::ScramServerAuth;
-use pgwire::error::PgWireError;
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::fatal::{End, Fatal, message};
-use super::logins::Logins;
+use super::limits::Permit;
+use super::logins::{Account, Logins};
+use super::peer::Peers;
+use super::scram::Scram;
 use super::wire::Wire;
+use crate::config::Password;
 
 /// The longest message that is read before a client is authenticated, without
 /// its type byte.
 const MAX_MESSAGE: usize = 10_000;
 
-const PLAIN: &str = "SCRAM-SHA-256";
-const PLUS: &str = "SCRAM-SHA-256-PLUS";
-
-const SASL: u32 = 10;
-const SASL_CONTINUE: u32 = 11;
-const SASL_FINAL: u32 = 12;
 const OK: u32 = 0;
+const CLEARTEXT_PASSWORD: u32 = 3;
 
-/// The server's side of the exchange, for plaintext and for TLS connections.
+/// Finds out who a client is.
 pub struct Authenticator {
     logins: Logins,
-    plain: ScramServerAuth,
-    bound: Option<ScramServerAuth>,
+    scram: Scram,
+    peers: Peers,
 }
 
 impl Authenticator {
-    /// `certificate` is the server's, PEM. If its signature algorithm has no
-    /// channel binding (Ed25519, RSA-PSS), -PLUS is not offered.
-    pub fn new(logins: Logins, certificate: Option<&[u8]>) -> Self {
-        let bound = certificate.and_then(|pem| {
-            let mut scram = ScramServerAuth::new();
-            match scram.configure_certificate(pem) {
-                Ok(()) => Some(scram),
-                Err(error) => {
-                    tracing::warn!(%error, "SCRAM-SHA-256-PLUS is not offered: the certificate allows no channel binding");
-                    None
-                }
-            }
-        });
+    /// `certificate` is the server's, PEM, for channel binding.
+    pub fn new(logins: Logins, peers: Peers, certificate: Option<&[u8]>) -> Self {
         Self {
             logins,
-            plain: ScramServerAuth::new(),
-            bound,
+            scram: Scram::new(certificate),
+            peers,
         }
     }
 
     /// Authenticates `user`; afterwards the client has AuthenticationOk.
-    pub async fn authenticate(&self, wire: &mut Wire, user: &str) -> Result<(), End> {
-        let bound = self.bound.as_ref().filter(|_| wire.is_secure());
-        let scram = bound.unwrap_or(&self.plain);
-        let mut mechanisms = Vec::new();
-        if bound.is_some() {
-            mechanisms.extend_from_slice(PLUS.as_bytes());
-            mechanisms.push(0);
+    pub async fn authenticate(
+        &self,
+        wire: &mut Wire,
+        user: &str,
+        permit: &Permit,
+    ) -> Result<Arc<Account>, End> {
+        let peer = self.peers.admits(wire.socket().peer_uid(), user).await;
+        if let Some(account) = self.logins.account(user).filter(|_| peer) {
+            wire.write_all(&request(OK, &[])).await?;
+            return Ok(account);
         }
-        mechanisms.extend_from_slice(PLAIN.as_bytes());
-        mechanisms.extend_from_slice(&[0, 0]);
-        wire.write_all(&request(SASL, &mechanisms)).await?;
-
-        let initial = read_response(wire).await?;
-        let (mechanism, first) = split_initial(&initial).ok_or_else(malformed)?;
-        let plus = match mechanism {
-            PLUS if bound.is_some() => true,
-            PLAIN => false,
+        let last_words = match wire.is_secure() && self.logins.wants_cleartext(user) {
+            true => self.ask_password(wire, user, permit).await?,
+            false => {
+                let secret = self.logins.secret_of(user);
+                self.scram.exchange(wire, secret, permit).await?
+            }
+        };
+        match (last_words, self.logins.account(user)) {
+            (Some(mut answer), Some(account)) => {
+                answer.extend_from_slice(&request(OK, &[]));
+                wire.write_all(&answer).await?;
+                Ok(account)
+            }
             _ => {
-                return Err(
-                    Fatal::protocol("client selected an invalid SASL authentication mechanism").into(),
-                );
+                permit.login_failed();
+                let message = format!("password authentication failed for user \"{user}\"");
+                Err(Fatal::new("28P01", message).into())
             }
-        };
-        let late;
-        let first = match first {
-            Some(first) => first,
-            None => {
-                wire.write_all(&request(SASL_CONTINUE, &[])).await?;
-                late = read_response(wire).await?;
-                &late
-            }
-        };
-        // The mechanism's name and the message must agree on the binding.
-        if first.starts_with(b"p") != plus {
-            return Err(malformed().into());
         }
-        let secret = self.logins.secret_of(user);
-        let (challenge, waiting) = scram
-            .on_client_first_message_with_secret(first, secret)
-            .map_err(|error| refusal(error, user))?;
-        wire.write_all(&request(SASL_CONTINUE, challenge.as_bytes()))
-            .await?;
+    }
 
-        let proof = read_response(wire).await?;
-        let outcome = waiting
-            .on_client_final_message(&proof)
-            .map_err(|error| refusal(error, user))?;
-        let mut answer = request(SASL_FINAL, outcome.as_bytes());
-        answer.extend_from_slice(&request(OK, &[]));
-        wire.write_all(&answer).await?;
-        Ok(())
+    /// Asks for the password itself. Like [`Scram::exchange`] it gives what the
+    /// client is told before AuthenticationOk, which is nothing, or `None`.
+    async fn ask_password(
+        &self,
+        wire: &mut Wire,
+        user: &str,
+        permit: &Permit,
+    ) -> Result<Option<Vec<u8>>, End> {
+        wire.write_all(&request(CLEARTEXT_PASSWORD, &[])).await?;
+        let body = read_response(wire).await?;
+        permit.check()?;
+        let password = body
+            .strip_suffix(b"\0")
+            .filter(|password| !password.contains(&0))
+            .ok_or_else(|| Fatal::protocol("invalid password packet size"))?;
+        // What is not UTF-8 is nobody's password, and costs the same.
+        let password = Password::new(String::from_utf8_lossy(password).into_owned());
+        let verifier = self.logins.verifier_of(user);
+        // Thousands of hashes: no connection is to wait for those of another.
+        let right = tokio::task::spawn_blocking(move || verifier.matches(&password));
+        Ok(right.await.unwrap_or(false).then(Vec::new))
     }
 }
 
-fn request(kind: u32, data: &[u8]) -> Vec<u8> {
+/// An authentication request of this kind.
+pub(super) fn request(kind: u32, data: &[u8]) -> Vec<u8> {
     message(b'R', &[&kind.to_be_bytes(), data].concat())
 }
 
-async fn read_response(wire: &mut Wire) -> Result<Zeroizing<Vec<u8>>, End> {
+/// The body of the client's next message, which must be an answer.
+pub(super) async fn read_response(wire: &mut Wire) -> Result<Zeroizing<Vec<u8>>, End> {
     let mut header = [0; 5];
     wire.read_exact(&mut header).await?;
     let [kind, length @ ..] = header;
     if kind != b'p' {
-        let message = format!("expected SASL response, got message type {kind}");
+        let message = format!("expected password response, got message type {kind}");
         return Err(Fatal::protocol(message).into());
     }
     let length = u32::from_be_bytes(length) as usize;
@@ -128,61 +120,4 @@ async fn read_response(wire: &mut Wire) -> Result<Zeroizing<Vec<u8>>, End> {
     let mut body = Zeroizing::new(vec![0; length - 4]);
     wire.read_exact(&mut body).await?;
     Ok(body)
-}
-
-/// SASLInitialResponse: the mechanism's name, and the first message unless the
-/// client waits to be asked for it.
-fn split_initial(body: &[u8]) -> Option<(&str, Option<&[u8]>)> {
-    let end = body.iter().position(|byte| *byte == 0)?;
-    let mechanism = std::str::from_utf8(&body[..end]).ok()?;
-    let (length, data) = body[end + 1..].split_first_chunk::<4>()?;
-    match i32::from_be_bytes(*length) {
-        -1 if data.is_empty() => Some((mechanism, None)),
-        length if usize::try_from(length) == Ok(data.len()) => Some((mechanism, Some(data))),
-        _ => None,
-    }
-}
-
-fn malformed() -> Fatal {
-    Fatal::protocol("malformed SCRAM message")
-}
-
-fn refusal(error: PgWireError, user: &str) -> Fatal {
-    match error {
-        PgWireError::InvalidPassword(_) => Fatal::new(
-            "28P01",
-            format!("password authentication failed for user \"{user}\""),
-        ),
-        error => {
-            tracing::debug!(%error, user, "the SCRAM exchange failed");
-            malformed()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_initial_response_must_be_exactly_as_long_as_it_says() {
-        let body =
-            |length: i32, data: &[u8]| [b"SCRAM-SHA-256\0".as_slice(), &length.to_be_bytes(), data].concat();
-        assert_eq!(
-            split_initial(&body(2, b"ab")),
-            Some((PLAIN, Some(b"ab".as_slice())))
-        );
-        assert_eq!(split_initial(&body(-1, b"")), Some((PLAIN, None)));
-        for wrong in [
-            body(3, b"ab"),
-            body(1, b"ab"),
-            body(-1, b"a"),
-            body(-2, b""),
-            body(i32::MAX, b""),
-        ] {
-            assert_eq!(split_initial(&wrong), None);
-        }
-        assert_eq!(split_initial(b"SCRAM-SHA-256"), None);
-        assert_eq!(split_initial(b"SCRAM-SHA-256\0\0"), None);
-    }
 }

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use super::limits::Rejected;
+
 /// An ErrorResponse after which the connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
@@ -84,6 +86,15 @@ pub enum End {
     /// The client is told.
     #[error("{} ({})", .0.message, .0.code)]
     Fatal(Fatal),
+    /// Nothing that the client says would change it. The log is not told either:
+    /// who is refused once is refused often.
+    #[error("{} ({})", fatal.message, fatal.code)]
+    Unwelcome {
+        /// What the client would be told.
+        fatal: Fatal,
+        /// Whether it is told: it has said something that has an answer.
+        told: bool,
+    },
     /// The client is not told: it does not speak our protocol, or PostgreSQL
     /// would not tell it either.
     #[error("{0}")]
@@ -96,6 +107,18 @@ pub enum End {
 impl From<Fatal> for End {
     fn from(fatal: Fatal) -> Self {
         Self::Fatal(fatal)
+    }
+}
+
+impl From<Rejected> for End {
+    fn from(rejected: Rejected) -> Self {
+        let told = match rejected {
+            Rejected::TooManyConnections(_) => return Self::Fatal(rejected.into()),
+            Rejected::TooManyVisitors(_) => false,
+            Rejected::Banned(..) => true,
+        };
+        let fatal = rejected.into();
+        Self::Unwelcome { fatal, told }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::admission::Ticket;
+use super::authorize::Access;
 use super::fatal::{End, Fatal};
 use super::negotiate::TlsFacts;
 use super::pool::{Pool, Worker};
@@ -39,6 +40,7 @@ pub async fn hand_over(
     wire: Wire,
     startup: Startup,
     facts: TlsFacts,
+    access: Access,
     ticket: Ticket,
 ) -> Result<i32, Failure> {
     let worker = pool.place(&startup.database);
@@ -64,7 +66,7 @@ pub async fn hand_over(
             backend_id: worker.ids.next(),
             cancel_key,
             protocol_minor: minor,
-            create_database: startup.user == startup.database,
+            create_database: access.create_database,
             user: startup.user,
             database: startup.database,
             settings: startup.settings,

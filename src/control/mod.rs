@@ -5,8 +5,8 @@
 //! over and forgets it. It never sees a query or a row, has no DuckDB in it, and
 //! alone reads the TLS key and the verifiers.
 //!
-//! A connection's way: [`accept`] → [`negotiate`] → [`auth`] → [`authorize`] →
-//! [`handover`]. Until it is authenticated a client can make the server keep at
+//! A connection's way: [`accept`] → [`proxy`] → [`limits`] → [`negotiate`] → [`auth`] →
+//! [`authorize`] → [`handover`]. Until it is authenticated a client can make the server keep at
 //! most 10,000 bytes of a message or two TLS records, for at most the
 //! authentication timeout.
 
@@ -22,12 +22,17 @@ pub mod data_dir;
 mod error;
 pub mod fatal;
 pub mod handover;
+mod hash_password;
+pub mod limits;
 pub mod listen;
 pub mod logins;
 pub mod negotiate;
 pub mod options;
 mod passfile;
+pub mod peer;
 pub mod pool;
+pub mod proxy;
+pub mod scram;
 pub mod socket;
 pub mod sockets;
 pub mod standalone;
@@ -40,4 +45,5 @@ pub mod wire;
 mod server;
 
 pub use error::StartError;
+pub use hash_password::hash_password;
 pub use server::{Ended, check, run};

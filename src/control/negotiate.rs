@@ -6,6 +6,7 @@
 //! (CVE-2021-23214 is what happens otherwise).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fatal::{End, Fatal, message};
 use super::startup::{self, Cancel, Packet, Startup};
@@ -40,6 +41,9 @@ pub struct TlsFacts {
 /// The first byte of a TLS handshake record. As the first byte of a length
 /// word it would announce 350 MB.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How long a client that is not welcome may take to say what it wants.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Negotiates until the client has said what it wants. A newer client has then
 /// been told which version it gets.
@@ -86,6 +90,32 @@ pub async fn negotiate(wire: &mut Wire, offer: &TlsOffer) -> Result<Opening, End
             }
         }
     }
+}
+
+/// Hears a client out that is not welcome, as cheaply as it goes, so that it
+/// can be told why: an error may answer the startup message, and SSLRequest too
+/// (54.2.10; libpq then says only that there was one), but TLS is not begun.
+pub async fn turn_away(wire: &mut Wire, fatal: Fatal) -> End {
+    let hear = async {
+        let mut may_ask_gss = true;
+        loop {
+            let mut word = [0; 4];
+            wire.read_exact(&mut word).await?;
+            let mut packet = vec![0; startup::length(word)?];
+            wire.read_exact(&mut packet).await?;
+            match startup::parse(&packet, true, may_ask_gss)? {
+                Packet::Gss => {
+                    may_ask_gss = false;
+                    wire.write_all(b"N").await?;
+                }
+                Packet::Cancel(_) => return Ok(false),
+                Packet::Tls | Packet::Startup(_) => return Ok(true),
+            }
+        }
+    };
+    let heard: Result<Result<bool, End>, _> = tokio::time::timeout(HEARD_WITHIN, hear).await;
+    let told = matches!(heard, Ok(Ok(true)));
+    End::Unwelcome { fatal, told }
 }
 
 async fn handshake(

@@ -18,10 +18,13 @@ use super::certificate::{self, Certificate};
 use super::connection::Front;
 use super::data_dir::DataDir;
 use super::error::StartError;
+use super::limits::{Limits, Policy};
 use super::listen::{self, UnixSocket};
 use super::logins::Logins;
 use super::negotiate::TlsOffer;
+use super::peer::Peers;
 use super::pool::{Pool, Worker};
+use super::proxy::Proxies;
 use super::sockets::WorkerSockets;
 use super::standalone::{self, psql_command};
 use super::supervise::{Program, Supervisor, find_program};
@@ -61,7 +64,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let certificate = certificate::load(&config)?;
     let local = standalone::users(&config, &data_dir)?;
-    let logins = Logins::new(&local.users, data_dir.secret()?);
+    let logins = Logins::new(&local.users, settings.auth_cleartext, data_dir.secret()?);
 
     // Doors open before the worker is ready: who comes early waits in the queue.
     let (tcp, port) = listen::tcp(&settings.host, settings.port).await?;
@@ -86,8 +89,11 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),
             required: config.tls_mode() == TlsMode::Require,
         },
+        proxies: Proxies::new(settings.trusted_proxies.clone()),
+        limits: Limits::new(Policy::new(settings)),
         authenticator: Authenticator::new(
             logins,
+            Peers::new(settings.auth_peer, settings.auth_peer_map.clone()),
             certificate.as_ref().map(|certificate| certificate.pem.as_slice()),
         ),
         admission: Admission::new(settings.max_connections),

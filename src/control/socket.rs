@@ -31,6 +31,22 @@ impl Socket {
         }
     }
 
+    /// Replaces the address by that of the client behind a proxy. Unix sockets
+    /// have none.
+    pub fn set_address(&mut self, client: SocketAddr) {
+        if let Self::Tcp(_, address) = self {
+            *address = client;
+        }
+    }
+
+    /// The effective user that has connected to the Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(..) => None,
+            Self::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
+        }
+    }
+
     /// The socket itself, non-blocking, no longer watched by this process.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self {

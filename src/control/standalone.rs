@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{self, geteuid};
 
 use super::certificate::Certificate;
 use super::data_dir::DataDir;
 use super::error::StartError;
 use super::passfile;
-use crate::config::{Config, Credential, Mode, Users, names};
+use crate::config::{Config, Databases, Mode, User, Users, names};
 
 /// Where the local user's password is kept.
 const PASSFILE: &str = "pgpass";
@@ -24,7 +24,7 @@ pub struct LocalUsers {
 }
 
 /// The configured users; in standalone mode without any, the operating
-/// system's user with a password of their own.
+/// system's user with a password of their own, who is the administrator.
 pub fn users(config: &Config, data_dir: &DataDir) -> Result<LocalUsers, StartError> {
     let mut users = config.settings.users.clone();
     if !users.is_empty() || config.settings.mode != Mode::Standalone {
@@ -38,7 +38,12 @@ pub fn users(config: &Config, data_dir: &DataDir) -> Result<LocalUsers, StartErr
     let name = os_user()?;
     let path = data_dir.path().join(PASSFILE);
     let password = passfile::password(&path, &name)?;
-    users.insert(name.clone(), Credential::Password(password));
+    let user = User {
+        admin: true,
+        databases: Databases::All,
+        ..User::with_password(&name, password)
+    };
+    users.insert(name.clone(), user);
     Ok(LocalUsers {
         users,
         shown: Some(name),
@@ -47,7 +52,10 @@ pub fn users(config: &Config, data_dir: &DataDir) -> Result<LocalUsers, StartErr
 }
 
 fn os_user() -> Result<String, StartError> {
-    let known = User::from_uid(geteuid()).ok().flatten().map(|user| user.name);
+    let known = unistd::User::from_uid(geteuid())
+        .ok()
+        .flatten()
+        .map(|user| user.name);
     let name = known.unwrap_or_else(|| format!("uid{}", geteuid()));
     match names::check(&name) {
         Ok(()) => Ok(name),

@@ -9,7 +9,7 @@ use crate::support::Server;
 
 /// libpq connection strings: encrypted and bound to the server's certificate,
 /// in plaintext, and over the Unix socket.
-fn roads(server: &Server) -> [String; 3] {
+pub fn roads(server: &Server) -> [String; 3] {
     let login = format!(
         "port={} user={} password='{}' dbname={} connect_timeout=30",
         server.port, server.user, server.password, server.database

@@ -80,17 +80,27 @@ impl Server {
 
     /// `duckgres --port 0 --data-dir <new>` and further arguments.
     pub fn duckgres(arguments: &[&str]) -> Server {
-        Server::duckgres_in(TempDir::with_prefix("duckgres-test-").unwrap(), arguments)
+        Server::duckgres_in(TempDir::with_prefix("duckgres-test-").unwrap(), arguments, None)
+    }
+
+    /// With this configuration file, which has a user of this name and password.
+    pub fn configured(yaml: &str, login: (&str, &str), arguments: &[&str]) -> Server {
+        let home = TempDir::with_prefix("duckgres-test-").unwrap();
+        let file = home.path().join("duckgres.yaml");
+        fs::write(&file, yaml).unwrap();
+        let mut all = vec!["--config", file.to_str().unwrap()];
+        all.extend(arguments);
+        Server::duckgres_in(home, &all, Some(login))
     }
 
     /// The same server once more, with what it has stored, after `stop`.
     pub fn start_again(mut self) -> Server {
         let home = std::mem::replace(&mut self.home, TempDir::new().unwrap());
         drop(self);
-        Server::duckgres_in(home, &[])
+        Server::duckgres_in(home, &[], None)
     }
 
-    fn duckgres_in(home: TempDir, arguments: &[&str]) -> Server {
+    fn duckgres_in(home: TempDir, arguments: &[&str], login: Option<(&str, &str)>) -> Server {
         let data = home.path().join("data");
         let log = home.path().join("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));
@@ -103,11 +113,12 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap());
-        // These tests log in wrongly and often, all from one address, and their
-        // servers have nobody to wait for.
+        // These tests log in wrongly and often, all from one address, by password
+        // also over the Unix socket, and their servers have nobody to wait for.
         for (flag, value) in [
             ("--max-failed-attempts", "0"),
             ("--max-connections-per-ip", "0"),
+            ("--auth-peer", "off"),
             ("--shutdown-timeout", "5s"),
         ] {
             if !arguments.contains(&flag) {
@@ -128,23 +139,17 @@ impl Server {
             .next()
             .and_then(|port| port.parse().ok())
             .expect("a port");
-        let user = User::from_uid(geteuid())
-            .unwrap()
-            .expect("a user of this name")
-            .name;
-        let passwords = fs::read_to_string(data.join("pgpass")).expect("the password file");
-        let password = passwords
-            .lines()
-            .find(|line| !line.starts_with('#'))
-            .and_then(|line| line.splitn(5, ':').nth(4))
-            .expect("host:port:database:user:password");
+        let (user, password) = match login {
+            Some((user, password)) => (user.to_owned(), password.to_owned()),
+            None => (os_user(), own_password(&data)),
+        };
         Server {
             kind: Kind::Duckgres,
             port,
             sockets: home.path().to_path_buf(),
             database: user.clone(),
             user,
-            password: password.to_string(),
+            password,
             certificate: data.join("server.crt"),
             invitation,
             process,
@@ -386,6 +391,20 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// The user of the operating system that runs the tests.
+pub fn os_user() -> String {
+    let user = User::from_uid(geteuid()).unwrap();
+    user.expect("a user of this name").name
+}
+
+/// The password that a server without users has made for that user.
+fn own_password(data: &Path) -> String {
+    let passwords = fs::read_to_string(data.join("pgpass")).expect("the password file");
+    let line = passwords.lines().find(|line| !line.starts_with('#'));
+    let password = line.and_then(|line| line.splitn(5, ':').nth(4));
+    password.expect("host:port:database:user:password").to_owned()
 }
 
 /// Where initdb and postgres are: where `DUCKGRES_TEST_POSTGRES_BIN` says, or

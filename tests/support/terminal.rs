@@ -25,9 +25,18 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the program in a terminal of its own. What is typed is not echoed.
     pub fn start(command: &mut Command) -> Terminal {
+        Terminal::with_echo(command, false)
+    }
+
+    /// The same, but the terminal echoes for as long as the program lets it.
+    pub fn echoing(command: &mut Command) -> Terminal {
+        Terminal::with_echo(command, true)
+    }
+
+    fn with_echo(command: &mut Command, echo: bool) -> Terminal {
         let pty = openpty(None, None).unwrap();
         let mut modes = tcgetattr(&pty.slave).unwrap();
-        modes.local_flags.remove(LocalFlags::ECHO);
+        modes.local_flags.set(LocalFlags::ECHO, echo);
         tcsetattr(&pty.slave, SetArg::TCSANOW, &modes).unwrap();
         let slave = pty.slave.as_raw_fd();
         command.stdin(pty.slave.try_clone().unwrap());
@@ -63,6 +72,19 @@ impl Terminal {
             shown: String::new(),
             child,
         }
+    }
+
+    /// Whether the terminal shows what is typed.
+    pub fn echoes(&self) -> bool {
+        tcgetattr(&self.keyboard)
+            .unwrap()
+            .local_flags
+            .contains(LocalFlags::ECHO)
+    }
+
+    /// Presses Ctrl-C.
+    pub fn interrupt(&mut self) {
+        self.keyboard.write_all(b"\x03").unwrap();
     }
 
     /// Types a line and Enter.
@@ -101,13 +123,19 @@ impl Terminal {
         }
     }
 
+    /// Waits for the program to leave by itself.
+    #[track_caller]
+    pub fn exit_status(&mut self) -> ExitStatus {
+        eventually("the program leaves its terminal", || {
+            self.child.try_wait().unwrap()
+        })
+    }
+
     /// Types the end of input and waits for the program to leave.
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
         self.keyboard.write_all(b"\x04").unwrap();
-        eventually("the program leaves its terminal", || {
-            self.child.try_wait().unwrap()
-        })
+        self.exit_status()
     }
 
     fn look_for(&mut self, text: &str, patience: Duration) -> bool {

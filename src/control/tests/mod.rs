@@ -2,6 +2,7 @@
 
 mod client;
 mod doors;
+mod limits;
 mod login;
 mod negotiation;
 mod rig;

@@ -16,16 +16,19 @@ use tokio_stream::{Stream, wrappers::ReceiverStream, wrappers::UnixListenerStrea
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, Credential, Flags, Password, Users};
+use crate::config::{Config, Flags, Network, Password, PeerMap, User, Users};
 use crate::control::accept::{Listener, accept};
 use crate::control::admission::Admission;
 use crate::control::auth::Authenticator;
 use crate::control::connection::Front;
 use crate::control::fatal::message;
+use crate::control::limits::{Limits, Policy};
 use crate::control::listen::{self, UnixSocket};
 use crate::control::logins::Logins;
 use crate::control::negotiate::TlsOffer;
+use crate::control::peer::Peers;
 use crate::control::pool::{Pool, Worker};
+use crate::control::proxy::Proxies;
 use crate::control::sockets::WorkerSockets;
 use crate::control::{certificate, connection};
 use crate::handoff::{self, Reason, Session, SessionState};
@@ -43,6 +46,8 @@ pub struct Choices {
     pub authentication_timeout: Duration,
     /// How many handoffs are refused first, and why.
     pub refusals: (u32, Reason),
+    pub limits: Policy,
+    pub proxies: Vec<Network>,
     /// The worker takes the message and dies before it answers.
     pub ambiguous: bool,
 }
@@ -55,6 +60,14 @@ impl Default for Choices {
             max_connections: 0,
             authentication_timeout: Duration::from_secs(20),
             refusals: (0, Reason::Unspecified),
+            limits: Policy {
+                max_failed_attempts: 0,
+                window: Duration::from_secs(300),
+                ban: Duration::from_secs(900),
+                max_connections: 0,
+                ipv6_prefix: 64,
+            },
+            proxies: Vec::new(),
             ambiguous: false,
         }
     }
@@ -101,18 +114,19 @@ impl Rig {
 
         let worker = Worker::new(1, sockets.handoff_path(), &sockets.rpc_path());
         assert!(worker.ready(Duration::from_secs(10)).await);
-        let users = Users::from([(
-            "alice".to_owned(),
-            Credential::Password(Password::new(PASSWORD.into())),
-        )]);
-        let logins = Logins::new(&users, Zeroizing::new([1; 32]));
+        let alice = User::with_password("alice", Password::new(PASSWORD.into()));
+        let users = Users::from([("alice".to_owned(), alice)]);
+        let logins = Logins::new(&users, false, Zeroizing::new([1; 32]));
+        let peers = Peers::new(false, PeerMap::default());
         let (stop, stopping) = watch::channel(false);
         let front = Arc::new(Front {
             tls: TlsOffer {
                 config: choices.tls.then(|| certificate.config.clone()),
                 required: choices.tls_required,
             },
-            authenticator: Authenticator::new(logins, Some(&certificate.pem)),
+            authenticator: Authenticator::new(logins, peers, Some(&certificate.pem)),
+            proxies: Proxies::new(choices.proxies),
+            limits: Limits::new(choices.limits),
             admission: Admission::new(choices.max_connections),
             authentication_timeout: choices.authentication_timeout,
             data_dir: data_dir.clone(),
