@@ -64,6 +64,7 @@ impl RowEncoder {
             formats: self.formats.clone(),
             context: self.context.another(),
             writer: Writer::default(),
+            cells: self.types.iter().map(|_| Cells::new()).collect(),
         }
     }
 
