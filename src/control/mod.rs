@@ -22,12 +22,15 @@ pub mod data_dir;
 mod error;
 pub mod fatal;
 pub mod handover;
+pub mod ledger;
 pub mod listen;
 pub mod logins;
 pub mod negotiate;
 pub mod options;
 mod passfile;
+pub mod placement;
 pub mod pool;
+pub mod process;
 pub mod socket;
 pub mod sockets;
 pub mod standalone;
@@ -36,6 +39,7 @@ pub mod supervise;
 #[cfg(test)]
 mod tests;
 pub mod wire;
+pub mod workers;
 
 mod server;
 

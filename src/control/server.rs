@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::accept::{Listener, accept};
 use super::admission::Admission;
@@ -18,13 +18,13 @@ use super::certificate::{self, Certificate};
 use super::connection::Front;
 use super::data_dir::DataDir;
 use super::error::StartError;
+use super::ledger::SessionEvent;
 use super::listen::{self, UnixSocket};
 use super::logins::Logins;
 use super::negotiate::TlsOffer;
-use super::pool::{Pool, Worker};
-use super::sockets::WorkerSockets;
 use super::standalone::{self, psql_command};
-use super::supervise::{Program, Supervisor, find_program};
+use super::supervise::find_program;
+use super::workers::Workers;
 use crate::config::{Config, Mode, TlsMode, WorkerConfig};
 
 /// How the server ended.
@@ -63,24 +63,17 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let local = standalone::users(&config, &data_dir)?;
     let logins = Logins::new(&local.users, data_dir.secret()?);
 
-    // Doors open before the worker is ready: who comes early waits in the queue.
+    // Doors open before the workers are ready: who comes early waits in the queue.
     let (tcp, port) = listen::tcp(&settings.host, settings.port).await?;
     let mut unix = open_unix_socket(&config, port)?;
 
-    let sockets_dir = data_dir.path().join("run/worker-1");
-    let sockets = WorkerSockets::bind(&sockets_dir).map_err(StartError::path(&sockets_dir))?;
-    let worker = Worker::new(1, sockets.handoff_path(), &sockets.rpc_path());
-    let program = Program {
-        path: program,
-        config: WorkerConfig::new(1, &config),
-        sockets,
-    };
-    let mut supervisor = tokio::select! {
-        started = Supervisor::start(program, &worker) => started?,
+    let (stop, stopping) = watch::channel(false);
+    let (events, session_events) = mpsc::unbounded_channel();
+    let mut workers = tokio::select! {
+        started = Workers::start(&config, &program, &data_dir, events, stopping.clone()) => started?,
         () = signals.next() => return Ok(Ended::Forced),
     };
-
-    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(follow_sessions(session_events));
     let front = Arc::new(Front {
         tls: TlsOffer {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),
@@ -93,7 +86,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
         admission: Admission::new(settings.max_connections),
         authentication_timeout: settings.authentication_timeout,
         data_dir: data_dir.path().to_path_buf(),
-        pool: Pool::new(worker),
+        pool: workers.pool.clone(),
         stopping: stopping.clone(),
     });
     let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
@@ -119,20 +112,28 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     stop.send_replace(true);
     while doors.join_next().await.is_some() {}
     drop(unix);
-    let drained = async {
-        front.pool.drain(settings.shutdown_timeout).await;
-        supervisor.stop().await;
-    };
     let ended = tokio::select! {
-        () = drained => Ended::Drained,
+        () = workers.stop(settings.shutdown_timeout) => Ended::Drained,
         () = signals.next() => Ended::Forced,
     };
     if ended == Ended::Forced {
-        supervisor.kill();
-        supervisor.stop().await;
+        workers.kill().await;
     }
     info!("stopped");
     Ok(ended)
+}
+
+/// Follows the sessions that workers have, for whoever keeps count of them.
+async fn follow_sessions(mut events: mpsc::UnboundedReceiver<SessionEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            SessionEvent::Adopted { backend_id, address } => {
+                debug!(backend_id, address, "a session goes on");
+            }
+            // Limits that hold for a session's whole life are released here.
+            SessionEvent::Ended { backend_id } => debug!(backend_id, "a session has ended"),
+        }
+    }
 }
 
 /// Goes on as the worker's program, which keeps this process's sockets. Comes
