@@ -10,6 +10,7 @@
 //! memory      what results and idle readers cost
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
+//! workers     several workers: who serves what, and what survives whose death
 //! ```
 //!
 //! The tests were written against PostgreSQL 15, and it is still asked:
@@ -31,3 +32,4 @@ mod safety;
 mod sql;
 mod support;
 mod wire;
+mod workers;

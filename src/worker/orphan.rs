@@ -98,7 +98,6 @@ mod tests {
         let place = registry.reserve(LiveSession::default()).unwrap();
         assert!(orphaned(100).await.is_err(), "there is a session");
         drop(place);
-        assert!(orphaned(5).await.is_err(), "too early");
         assert!(orphaned(10_000).await.is_ok());
     }
 }

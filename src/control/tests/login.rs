@@ -154,7 +154,7 @@ async fn a_taken_backend_id_is_replaced_by_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_no_worker_takes_is_told_so_inside_its_tls_session() {
     let rig = Rig::start(Choices {
-        refusals: (1, Reason::Draining),
+        refusals: (u32::MAX, Reason::Draining),
         ..Choices::default()
     })
     .await;
@@ -163,6 +163,17 @@ async fn a_client_that_no_worker_takes_is_told_so_inside_its_tls_session() {
     client.log_in(PASSWORD).unwrap();
     assert_eq!(client.message().unwrap_err().0, "57P03");
     assert!(client.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_does_not_notice_that_a_worker_was_not_the_owner() {
+    let rig = Rig::start(Choices {
+        refusals: (2, Reason::DatabaseElsewhere),
+        ..Choices::default()
+    })
+    .await;
+    Client::tls(rig.port, &rig.certificate, b"").unwrap().session(V30);
+    assert_eq!(rig.front.pool.sessions(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
