@@ -169,8 +169,10 @@ impl Ledger {
         let now = Instant::now();
         let mut state = self.lock();
         state.processes.remove(&worker);
-        state.table.lost(worker, now);
         self.strike_out(&mut state, worker, |_, entry| entry.accepted.is_some(), now);
+        state.table.ended(worker, now);
+        drop(state);
+        self.changed.send_replace(());
     }
 
     fn strike_out(&self, state: &mut State, worker: u16, which: impl Fn(i32, &Entry) -> bool, now: Instant) {
@@ -368,6 +370,28 @@ mod tests {
         assert!(second.enter(id + 1));
         assert!(second.enter(id + 2), "another attempt");
         assert_eq!(ledger.sessions(), 2);
+    }
+
+    #[test]
+    fn a_counter_that_wraps_passes_over_the_ids_of_sessions_that_live_on() {
+        let (ledger, _events) = ledger();
+        let old = BackendIds::new(1, 0);
+        let lasting: Vec<i32> = (0..3).map(|_| old.next()).collect();
+        for id in &lasting {
+            send(&ledger, *id).accepted();
+        }
+        // The last id before the counter begins anew.
+        let wrapping = BackendIds::new(1, (1 << 21) - 1);
+        let mut passage = ledger.place("a", Placement::Owner).ok().unwrap();
+        assert!(passage.enter(wrapping.next()));
+        passage.accepted();
+        let mut passage = ledger.place("a", Placement::Owner).ok().unwrap();
+        let refused: Vec<i32> = (0..3)
+            .map(|_| wrapping.next())
+            .filter(|id| !passage.enter(*id))
+            .collect();
+        assert_eq!(refused, lasting);
+        assert!(passage.enter(wrapping.next()));
     }
 
     #[test]

@@ -141,6 +141,14 @@ impl Table {
         }
     }
 
+    /// A worker's process has ended. A retiring worker has no other.
+    pub fn ended(&mut self, worker: u16, now: Instant) {
+        self.lost(worker, now);
+        if self.workers.get(&worker).is_some_and(|seen| seen.retiring) {
+            self.workers.remove(&worker);
+        }
+    }
+
     /// Decides who serves a session of `database`, and counts it.
     pub fn place(&mut self, database: &str, placement: Placement, now: Instant) -> Decision {
         let decision = match placement {
@@ -407,6 +415,8 @@ mod tests {
             assert_eq!(place(&mut table, "b", now), Decision::Use(1));
         }
         assert_eq!(place(&mut table, "a", now), Decision::Use(7));
+        table.ended(7, now);
+        assert_eq!(place(&mut table, "a", now), Decision::Use(1), "nobody comes back");
     }
 
     #[test]

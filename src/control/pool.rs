@@ -25,6 +25,9 @@ const LARGEST_REPORT: usize = 64 << 20;
 /// How long a process may take until its first report.
 pub const FIRST_REPORT_WITHIN: Duration = Duration::from_secs(60);
 
+/// Before a worker counts as hung, it is looked at again after this long.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
+
 /// One worker: the same one through all its processes.
 pub struct Worker {
     /// Its number.
@@ -101,19 +104,24 @@ impl Worker {
             return std::future::pending().await;
         }
         let mut report = self.report.subscribe();
+        let says_so = |report: &Option<Report>| report.as_ref().is_some_and(|report| !report.hung.is_empty());
         loop {
             let due = *self.heard() + patience;
-            let says_so =
-                |report: &Option<Report>| report.as_ref().is_some_and(|report| !report.hung.is_empty());
             tokio::select! {
-                Ok(report) = report.wait_for(says_so) => {
-                    let hung = report.as_ref().map_or("", |report| &report.hung);
-                    return format!("DuckDB does not answer in database \"{hung}\"");
-                }
+                Ok(_) = report.wait_for(says_so) => {}
                 () = tokio::time::sleep_until(due) => {}
             }
+            if *self.heard() + patience > Instant::now() && !says_so(&report.borrow()) {
+                continue;
+            }
+            // This process, or the whole machine, may have stood still itself.
+            // Then the reports that it has missed come now.
+            tokio::time::sleep((patience / 2).min(SECOND_LOOK_AFTER)).await;
             if *self.heard() + patience <= Instant::now() {
                 return "it does not report".to_owned();
+            }
+            if let Some(report) = report.borrow().as_ref().filter(|report| !report.hung.is_empty()) {
+                return format!("DuckDB does not answer in database \"{}\"", report.hung);
             }
         }
     }
@@ -213,7 +221,7 @@ async fn follow(
 ) -> Result<(), tonic::Status> {
     let order = orders.borrow_and_update().clone();
     let heartbeat_milliseconds = heartbeat(&order);
-    rpc.configure(order).await?;
+    configure(&mut rpc, order).await?;
     let request = HealthRequest {
         heartbeat_milliseconds,
     };
@@ -230,9 +238,18 @@ async fn follow(
             }
             Ok(()) = orders.changed() => {
                 let order = orders.borrow_and_update().clone();
-                rpc.configure(order).await?;
+                configure(&mut rpc, order).await?;
             }
         }
+    }
+}
+
+/// A worker that is older than this program may not know the call: it goes by
+/// what it was started with.
+async fn configure(rpc: &mut WorkerClient<Channel>, order: ConfigureRequest) -> Result<(), tonic::Status> {
+    match rpc.configure(order).await {
+        Err(status) if status.code() != tonic::Code::Unimplemented => Err(status),
+        _ => Ok(()),
     }
 }
 

@@ -134,3 +134,37 @@ async fn a_first_process_that_fails_is_not_tried_again() {
     );
     assert_eq!(pids(directory.path()).len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_duckdb_does_not_answer_is_killed_and_one_that_recovers_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = program(directory.path(), "exec sleep 1000");
+    program.hang_timeout = Duration::from_secs(1);
+    let report = watch::Sender::new(Report {
+        worker_id: 1,
+        ..Report::default()
+    });
+    manage(
+        program.sockets.bind().unwrap(),
+        Management {
+            report: report.subscribe(),
+            cancels: mpsc::channel().0,
+        },
+    );
+    let worker = worker(&program.sockets, ledger());
+    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
+    eventually("started", || pids(directory.path()).len() == 1).await;
+    // Heartbeats, and in one of them a moment's trouble.
+    for hung in ["", "a", "", "", "", "", "", ""] {
+        report.send_modify(|report| report.hung = hung.into());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(pids(directory.path()).len(), 1);
+    for _ in 0..8 {
+        report.send_modify(|report| report.hung = "a".into());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    report.send_modify(|report| report.hung = String::new());
+    eventually("replaced", || pids(directory.path()).len() == 2).await;
+    supervisor.stop().await;
+}
