@@ -219,7 +219,7 @@ async fn follow(
     mut rpc: WorkerClient<Channel>,
     orders: &mut watch::Receiver<ConfigureRequest>,
 ) -> Result<(), tonic::Status> {
-    let order = orders.borrow_and_update().clone();
+    let order = *orders.borrow_and_update();
     let heartbeat_milliseconds = heartbeat(&order);
     configure(&mut rpc, order).await?;
     let request = HealthRequest {
@@ -237,7 +237,7 @@ async fn follow(
                 }
             }
             Ok(()) = orders.changed() => {
-                let order = orders.borrow_and_update().clone();
+                let order = *orders.borrow_and_update();
                 configure(&mut rpc, order).await?;
             }
         }

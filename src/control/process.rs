@@ -60,7 +60,7 @@ impl Process {
         )?;
         let child = command.spawn()?;
         if let Some((id, start)) = child.id().and_then(|id| Some((id, start_time(id)?))) {
-            write_private(note, format!("{id} {start}\n").as_bytes())?;
+            write_private(note, format!("{id} {start} {}\n", boot()).as_bytes())?;
         }
         Ok(Self::Child(child))
     }
@@ -113,11 +113,18 @@ impl Process {
     }
 }
 
-/// Which process a note is about.
+/// Which process a note is about; `None` if the note is of an earlier boot.
 pub fn read_note(path: &Path) -> Option<Name> {
     let note = std::fs::read_to_string(path).ok()?;
-    let (id, start) = note.trim().split_once(' ')?;
-    Some((id.parse().ok()?, start.parse().ok()?))
+    let mut words = note.split_whitespace();
+    let name = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (words.next()? == boot()).then_some(name)
+}
+
+/// Names the time since the machine was started, which start times count from.
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
 /// Settings are given as arguments; systemd's words to us are not the worker's.
@@ -244,11 +251,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("process");
         assert_eq!(read_note(&path), None);
-        for text in ["", "17", "17 x\n", "\0"] {
+        for text in ["", "17", "17 x\n", "\0", "17 4711\n", "17 4711 another-boot\n"] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(read_note(&path), None, "{text:?}");
         }
-        std::fs::write(&path, "17 4711\n").unwrap();
+        std::fs::write(&path, format!("17 4711 {}\n", boot())).unwrap();
         assert_eq!(read_note(&path), Some((17, 4711)));
     }
 }

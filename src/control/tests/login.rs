@@ -177,6 +177,27 @@ async fn a_client_does_not_notice_that_a_worker_was_not_the_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_worker_is_told_when_it_is_too_long_and_when_too_many_do() {
+    for (queue_length, expected) in [(10, "57P03"), (0, "53300")] {
+        let rig = Rig::start(Choices {
+            queue_length,
+            ..Choices::default()
+        })
+        .await;
+        rig.report.send_modify(|report| report.draining = true);
+        let knows = || rig.front.pool.worker(1).unwrap().report().unwrap().draining;
+        while !knows() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let mut client = Client::plain(rig.port);
+        client.startup(V30, &[("user", "alice")]);
+        client.log_in(PASSWORD).unwrap();
+        assert_eq!(client.message().unwrap_err().0, expected);
+        assert!(rig.no_session());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_may_have_another_owner_is_closed_in_silence() {
     let rig = Rig::start(Choices {
         ambiguous: true,

@@ -50,6 +50,8 @@ pub struct Choices {
     pub refusals: (u32, Reason),
     /// The worker takes the message and dies before it answers.
     pub ambiguous: bool,
+    /// How many may wait for a worker.
+    pub queue_length: u32,
 }
 
 impl Default for Choices {
@@ -61,6 +63,7 @@ impl Default for Choices {
             authentication_timeout: Duration::from_secs(20),
             refusals: (0, Reason::Unspecified),
             ambiguous: false,
+            queue_length: 10,
         }
     }
 }
@@ -126,7 +129,7 @@ impl Rig {
                 [worker],
                 ledger,
                 Queue {
-                    length: 10,
+                    length: choices.queue_length,
                     timeout: Duration::from_secs(1),
                 },
                 stopping.clone(),
