@@ -11,6 +11,7 @@
 //! doors       who is let in: limits, proxies, logins, grants
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
+//! workers     several workers: who serves what, and what survives whose death
 //! ```
 //!
 //! The tests were written against PostgreSQL 15, and it is still asked:
@@ -33,3 +34,4 @@ mod safety;
 mod sql;
 mod support;
 mod wire;
+mod workers;

@@ -150,25 +150,6 @@ fn a_worker_that_died_is_replaced_and_nothing_committed_is_lost() {
 }
 
 #[test]
-fn workers_do_not_outlive_a_control_plane_that_was_killed() {
-    let Some(mut server) = private(&[]) else { return };
-    let mut session = Session::over(&server, Transport::Tcp);
-    session.execute("create table op_control (i int)");
-    session.execute("insert into op_control values (1)");
-    let worker = worker(&server);
-    server.signal(Signal::SIGKILL);
-    eventually("the worker has left", || {
-        (!fs::exists(format!("/proc/{worker}/comm")).unwrap()).then_some(())
-    });
-    server.reap();
-    let again = server.start_again();
-    assert_eq!(
-        Session::over(&again, Transport::Tcp).rows("select i from op_control"),
-        ["1"]
-    );
-}
-
-#[test]
 fn secrets_are_readable_by_their_owner_alone() {
     let Some(server) = private(&[]) else { return };
     let data = server.data();

@@ -146,8 +146,13 @@ impl Config {
                 "must be error, warn, info, debug, trace, or a list of part=level".into(),
             );
         }
-        if settings.worker_id.get() > 1023 {
-            wrong("worker_id", "must be a whole number from 1 to 1023".into());
+        for (name, number) in [
+            ("worker_id", settings.worker_id),
+            ("worker_count", settings.worker_count),
+        ] {
+            if number.get() > 1023 {
+                wrong(name, "must be a whole number from 1 to 1023".into());
+            }
         }
         if settings.authentication_timeout.is_zero() {
             wrong("authentication_timeout", "must be more than 0".into());

@@ -240,6 +240,43 @@ settings! {
         default: "" or "duckgres-worker beside this program, or in ../libexec, ../lib/duckgres or $PATH",
     }
 
+    /// How many workers there are, at most 1023.
+    "worker_count" => worker_count: NonZeroU32 { env: "DUCKGRES_WORKER_COUNT", flag: "worker-count", default: "1" }
+
+    /// How long a client that has logged in waits for a worker that can take it.
+    "worker_queue_timeout" => worker_queue_timeout: Duration {
+        env: "DUCKGRES_WORKER_QUEUE_TIMEOUT", flag: "worker-queue-timeout", default: "30s",
+    }
+
+    /// How many clients may wait for a worker at the same time.
+    "worker_queue_length" => worker_queue_length: u32 {
+        env: "DUCKGRES_WORKER_QUEUE_LENGTH", flag: "worker-queue-length", default: "1000",
+    }
+
+    /// How long a database waits for the worker that had it open and is gone,
+    /// before another worker opens it.
+    "owner_timeout" => owner_timeout: Duration {
+        env: "DUCKGRES_OWNER_TIMEOUT", flag: "owner-timeout", default: "10s",
+    }
+
+    /// How long a database without sessions stays open; 0s keeps it open.
+    "database_idle_timeout" => database_idle_timeout: Duration {
+        env: "DUCKGRES_DATABASE_IDLE_TIMEOUT", flag: "database-idle-timeout", default: "10min",
+    }
+
+    /// How long a worker, or DuckDB in it, may take to answer before it counts as
+    /// hung and is replaced; 0s replaces none.
+    "hang_timeout" => hang_timeout: Duration {
+        env: "DUCKGRES_HANG_TIMEOUT", flag: "hang-timeout", default: "60s",
+    }
+
+    /// How long a worker whose control plane was killed waits for the next one,
+    /// before it exits; it never leaves its sessions. 0s waits for ever. Workers
+    /// of mode `worker` wait for ever.
+    "orphan_timeout" => orphan_timeout: Duration {
+        env: "DUCKGRES_ORPHAN_TIMEOUT", flag: "orphan-timeout", default: "10min",
+    }
+
     /// The number of the worker that mode `worker` starts, 1 to 1023.
     "worker_id" => worker_id: NonZeroU32 { env: "DUCKGRES_WORKER_ID", flag: "worker-id", default: "1" }
 
@@ -264,7 +301,6 @@ pub(super) const ELSEWHERE: &[&str] = &[
     "memory_budget",
     "memory_rebalance",
     "process",
-    "worker_queue_timeout",
     "worker_idle_timeout",
     "handover_drain_timeout",
     "passthrough_users",

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::admission::Ticket;
 use super::authorize::Access;
 use super::fatal::{End, Fatal};
+use super::ledger::Passage;
 use super::negotiate::TlsFacts;
 use super::pool::{Pool, Worker};
 use super::socket::Socket;
@@ -21,15 +22,16 @@ use super::startup::Startup;
 use super::wire::{Parts, Wire};
 use crate::handoff::{self, CancelKey, OfferError, PeerFacts, Reason, Session, SessionState};
 
-/// How long a client waits for a worker that is being started.
-const READY_WITHIN: Duration = Duration::from_secs(20);
-
 /// How long a worker may take to answer. Its process may be dead and the next one
 /// on its way: the session waits in the socket's queue.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// How many numbers in a row can be taken by sessions that live on.
 const ID_ATTEMPTS: usize = 100;
+
+/// Between two attempts, for what is wrong to change.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 type Failure = (Option<Wire>, End);
 
@@ -43,13 +45,11 @@ pub async fn hand_over(
     access: Access,
     ticket: Ticket,
 ) -> Result<i32, Failure> {
-    let worker = pool.place(&startup.database);
-    if !worker.ready(READY_WITHIN).await {
-        return Err((
-            Some(wire),
-            Fatal::cannot_connect_now("the database system is starting up").into(),
-        ));
-    }
+    let deadline = pool.deadline();
+    let mut placed = match pool.place(&startup.database, deadline).await {
+        Ok(placed) => placed,
+        Err(fatal) => return Err((Some(wire), fatal.into())),
+    };
     let Parts { socket, unread, tls } = wire.into_parts().map_err(|error| (None, error.into()))?;
     let address = socket.address();
     let peer = PeerFacts {
@@ -60,10 +60,10 @@ pub async fn hand_over(
     let minor = startup.minor();
     let cancel_key =
         CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
-    let session = Session {
+    let mut session = Session {
         socket: socket.into_fd().map_err(|error| (None, error.into()))?,
         state: SessionState {
-            backend_id: worker.ids.next(),
+            backend_id: 0,
             cancel_key,
             protocol_minor: minor,
             create_database: access.create_database,
@@ -76,52 +76,76 @@ pub async fn hand_over(
         },
     };
     // From now on the place is counted among the worker's sessions.
-    worker.expect_session();
     drop(ticket);
-    let outcome = offer(worker, session, address).await;
-    if outcome.is_err() {
-        worker.expect_no_session();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let (worker, passage) = placed;
+        session = match offer(worker, session, passage).await {
+            Ok(backend_id) => return Ok(backend_id),
+            Err(Missed::Lost(end)) => return Err((None, end)),
+            Err(Missed::Kept(session)) => *session,
+        };
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        placed = match pool.place(&session.state.database, deadline).await {
+            Ok(placed) if tokio::time::Instant::now() < deadline => placed,
+            Ok(_) => {
+                let fatal = Fatal::cannot_connect_now("the database system is not accepting connections");
+                return Err((take_back(session, address), fatal.into()));
+            }
+            Err(fatal) => return Err((take_back(session, address), fatal.into())),
+        };
     }
-    outcome
 }
 
-async fn offer(worker: &Worker, session: Session, address: Option<SocketAddr>) -> Result<i32, Failure> {
-    let mut session = session;
+/// A session that the worker did not take.
+enum Missed {
+    /// Another may.
+    Kept(Box<Session>),
+    /// It may have it nevertheless, so that nobody else can.
+    Lost(End),
+}
+
+/// Offers the session to one worker.
+async fn offer(worker: &Worker, mut session: Session, mut passage: Passage) -> Result<i32, Missed> {
     for _ in 0..ID_ATTEMPTS {
-        let backend_id = session.state.backend_id;
-        match handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await {
+        let backend_id = worker.ids.next();
+        if !passage.enter(backend_id) {
+            continue;
+        }
+        session.state.backend_id = backend_id;
+        session = match handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await {
             Ok(()) => {
+                passage.accepted();
                 return Ok(backend_id);
             }
+            // A session of an earlier control plane that has not been reported yet.
             Err(OfferError::Refused {
-                session: returned,
+                session,
                 reason: Reason::BackendIdInUse,
                 ..
-            }) => {
-                session = *returned;
-                session.state.backend_id = worker.ids.next();
-            }
+            }) => *session,
             Err(OfferError::Refused {
                 session,
                 reason,
                 message,
             }) => {
                 warn!(worker = worker.id, ?reason, message, "a session was refused");
-                let fatal = Fatal::cannot_connect_now("the database system is shutting down");
-                return Err((take_back(*session, address), fatal.into()));
+                passage.refused();
+                return Err(Missed::Kept(session));
             }
             Err(OfferError::Unreachable { session, source }) => {
                 warn!(worker = worker.id, error = %source, "the worker cannot be reached");
-                let fatal = Fatal::cannot_connect_now("the database system is not accepting connections");
-                return Err((take_back(*session, address), fatal.into()));
+                return Err(Missed::Kept(session));
             }
             Err(error @ OfferError::Ambiguous { .. }) => {
-                return Err((None, End::Silent(format!("worker {}: {error}", worker.id))));
+                let end = End::Silent(format!("worker {}: {error}", worker.id));
+                return Err(Missed::Lost(end));
             }
-        }
+        };
     }
-    let fatal = Fatal::too_many_connections();
-    Err((take_back(session, address), fatal.into()))
+    warn!(worker = worker.id, "no backend id was free");
+    Err(Missed::Kept(Box::new(session)))
 }
 
 /// The connection again, after a worker did not take it.

@@ -23,6 +23,7 @@ mod error;
 pub mod fatal;
 pub mod handover;
 mod hash_password;
+pub mod ledger;
 pub mod limits;
 pub mod listen;
 pub mod logins;
@@ -30,7 +31,9 @@ pub mod negotiate;
 pub mod options;
 mod passfile;
 pub mod peer;
+pub mod placement;
 pub mod pool;
+pub mod process;
 pub mod proxy;
 pub mod scram;
 pub mod socket;
@@ -41,6 +44,7 @@ pub mod supervise;
 #[cfg(test)]
 mod tests;
 pub mod wire;
+pub mod workers;
 
 mod server;
 

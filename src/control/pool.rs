@@ -1,19 +1,32 @@
 //! The workers, as the control plane knows them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tracing::{debug, info, warn};
 
 use super::backend_id::BackendIds;
+use super::fatal::Fatal;
+use super::ledger::{Ledger, Passage};
+use super::placement::Placement;
 use crate::proto::worker_client::WorkerClient;
-use crate::proto::{DrainRequest, HealthRequest, Report};
+use crate::proto::{ConfigureRequest, DrainRequest, HealthRequest, Report, ShutdownRequest};
+
+/// A report with 100,000 sessions has some megabytes.
+const LARGEST_REPORT: usize = 64 << 20;
+
+/// How long a process may take until its first report.
+pub const FIRST_REPORT_WITHIN: Duration = Duration::from_secs(60);
+
+/// Before a worker counts as hung, it is looked at again after this long.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// One worker: the same one through all its processes.
 pub struct Worker {
@@ -24,28 +37,36 @@ pub struct Worker {
     /// The ids of its sessions.
     pub ids: BackendIds,
     rpc: WorkerClient<Channel>,
+    ledger: Arc<Ledger>,
     report: watch::Sender<Option<Report>>,
-    /// Sessions handed over to its process; what its report has accepted of
-    /// them is counted there.
-    handed_over: AtomicU64,
+    /// When it was heard of last; in the future while a process is starting.
+    heard: Mutex<Instant>,
 }
 
 impl Worker {
-    /// The worker behind these two sockets, and its watch. Must be called
-    /// inside a runtime.
-    pub fn new(id: u16, handoff: PathBuf, rpc: &Path) -> Arc<Self> {
+    /// The worker behind these two sockets, and its watch. Whenever `orders`
+    /// change, it is told. Must be called inside a runtime.
+    pub fn new(
+        id: u16,
+        handoff: PathBuf,
+        rpc: &Path,
+        ledger: Arc<Ledger>,
+        orders: watch::Receiver<ConfigureRequest>,
+    ) -> Arc<Self> {
         let mut start = [0; 4];
         // Without randomness ids begin at zero, which is as correct.
         let _ = aws_lc_rs::rand::fill(&mut start);
+        let rpc = WorkerClient::new(connect(rpc)).max_decoding_message_size(LARGEST_REPORT);
         let worker = Arc::new(Self {
             id,
             handoff,
             ids: BackendIds::new(id, u32::from_be_bytes(start)),
-            rpc: WorkerClient::new(connect(rpc)),
+            rpc,
+            ledger,
             report: watch::Sender::new(None),
-            handed_over: AtomicU64::new(0),
+            heard: Mutex::new(Instant::now() + FIRST_REPORT_WITHIN),
         });
-        tokio::spawn(watch_health(Arc::downgrade(&worker)));
+        tokio::spawn(watch_health(Arc::downgrade(&worker), orders));
         worker
     }
 
@@ -54,7 +75,7 @@ impl Worker {
         self.rpc.clone()
     }
 
-    /// Waits until the worker has reported and may take sessions.
+    /// Waits until the worker has reported.
     pub async fn ready(&self, within: Duration) -> bool {
         let mut report = self.report.subscribe();
         let ready = report.wait_for(Option::is_some);
@@ -66,26 +87,56 @@ impl Worker {
         self.report.borrow().clone()
     }
 
-    /// Counts a session that is being handed over, until a report counts it.
-    pub fn expect_session(&self) {
-        self.handed_over.fetch_add(1, Ordering::Relaxed);
+    /// A process is being started: it has time to report.
+    pub fn process_begins(&self) {
+        self.hear(FIRST_REPORT_WITHIN);
     }
 
-    /// Takes back an [`Worker::expect_session`] for a session that did not come.
-    pub fn expect_no_session(&self) {
-        let less = |count: u64| count.checked_sub(1);
-        let _ = self
-            .handed_over
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    /// The process is gone, and its sessions with it.
+    pub fn process_ended(&self) {
+        self.ledger.process_ended(self.id);
     }
 
-    fn sessions(&self) -> u32 {
-        let report = self.report.borrow();
-        let (sessions, accepted) = report
-            .as_ref()
-            .map_or((0, 0), |report| (report.sessions, report.accepted));
-        let on_the_way = self.handed_over.load(Ordering::Relaxed).saturating_sub(accepted);
-        sessions.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX))
+    /// Returns, with the reason, when the worker says that it hangs or has said
+    /// nothing for `patience`. With a patience of zero never.
+    pub async fn hung(&self, patience: Duration) -> String {
+        if patience.is_zero() {
+            return std::future::pending().await;
+        }
+        let mut report = self.report.subscribe();
+        let says_so = |report: &Option<Report>| report.as_ref().is_some_and(|report| !report.hung.is_empty());
+        loop {
+            let due = *self.heard() + patience;
+            tokio::select! {
+                Ok(_) = report.wait_for(says_so) => {}
+                () = tokio::time::sleep_until(due) => {}
+            }
+            if *self.heard() + patience > Instant::now() && !says_so(&report.borrow()) {
+                continue;
+            }
+            // This process, or the whole machine, may have stood still itself.
+            // Then the reports that it has missed come now.
+            tokio::time::sleep((patience / 2).min(SECOND_LOOK_AFTER)).await;
+            if *self.heard() + patience <= Instant::now() {
+                return "it does not report".to_owned();
+            }
+            if let Some(report) = report.borrow().as_ref().filter(|report| !report.hung.is_empty()) {
+                return format!("DuckDB does not answer in database \"{}\"", report.hung);
+            }
+        }
+    }
+
+    /// Returns when the worker reports that it has no sessions.
+    pub async fn vacant(&self) {
+        let vacant = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.sessions == 0);
+        if self.report.subscribe().wait_for(vacant).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Has the process end without waiting for anything.
+    pub async fn shut_down(&self) {
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.rpc().shutdown(ShutdownRequest {})).await;
     }
 
     /// Lets statements finish for `grace`, then ends what is left.
@@ -106,6 +157,33 @@ impl Worker {
             Err(_) => warn!(worker = self.id, "did not drain in time"),
         }
     }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, in_advance: Duration) {
+        *self.heard() = Instant::now() + in_advance;
+    }
+
+    /// True if it is this worker's.
+    fn take_in(&self, report: Report) -> bool {
+        if report.worker_id != u32::from(self.id) {
+            warn!(
+                worker = self.id,
+                reported = report.worker_id,
+                "a worker reports a number that is not its own"
+            );
+            return false;
+        }
+        self.hear(Duration::ZERO);
+        self.ledger.reported(self.id, &report);
+        let process = report.process_id;
+        if self.report.send_replace(Some(report)).is_none() {
+            info!(worker = self.id, process, "ready");
+        }
+        true
+    }
 }
 
 /// A channel that connects when it is used, and again after each loss.
@@ -119,77 +197,165 @@ fn connect(path: &Path) -> Channel {
 }
 
 /// Follows the reports of a worker's processes for as long as the worker is known.
-async fn watch_health(worker: std::sync::Weak<Worker>) {
-    let Some(mut rpc) = worker.upgrade().map(|worker| worker.rpc()) else {
+async fn watch_health(worker: std::sync::Weak<Worker>, mut orders: watch::Receiver<ConfigureRequest>) {
+    let Some(rpc) = worker.upgrade().map(|worker| worker.rpc()) else {
         return;
     };
     loop {
-        if let Ok(reports) = rpc.health(HealthRequest {}).await {
-            let mut reports = reports.into_inner();
-            while let Ok(Some(report)) = reports.message().await {
-                let Some(worker) = worker.upgrade() else { return };
-                if report.worker_id != u32::from(worker.id) {
-                    warn!(
-                        worker = worker.id,
-                        reported = report.worker_id,
-                        "a worker reports a number that is not its own"
-                    );
-                    break;
-                }
-                // A process that was running already may know more of them.
-                worker.handed_over.fetch_max(report.accepted, Ordering::Relaxed);
-                if worker.report.send_replace(Some(report)).is_none() {
-                    info!(worker = worker.id, "ready");
-                }
-            }
+        if let Err(status) = follow(&worker, rpc.clone(), &mut orders).await {
+            debug!(code = ?status.code(), "a worker's reports are interrupted: {}", status.message());
         }
         let Some(worker) = worker.upgrade() else { return };
-        // The next process counts from nothing.
-        worker.handed_over.store(0, Ordering::Relaxed);
         worker.report.send_replace(None);
+        worker.ledger.lost(worker.id);
         drop(worker);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// All workers; never empty.
+/// Follows one stream of reports to its end.
+async fn follow(
+    worker: &std::sync::Weak<Worker>,
+    mut rpc: WorkerClient<Channel>,
+    orders: &mut watch::Receiver<ConfigureRequest>,
+) -> Result<(), tonic::Status> {
+    let order = *orders.borrow_and_update();
+    let heartbeat_milliseconds = heartbeat(&order);
+    configure(&mut rpc, order).await?;
+    let request = HealthRequest {
+        heartbeat_milliseconds,
+    };
+    let mut reports = rpc.health(request).await?.into_inner();
+    loop {
+        tokio::select! {
+            report = reports.message() => {
+                let (Some(report), Some(worker)) = (report?, worker.upgrade()) else {
+                    return Ok(());
+                };
+                if !worker.take_in(report) {
+                    return Ok(());
+                }
+            }
+            Ok(()) = orders.changed() => {
+                let order = *orders.borrow_and_update();
+                configure(&mut rpc, order).await?;
+            }
+        }
+    }
+}
+
+/// A worker that is older than this program may not know the call: it goes by
+/// what it was started with.
+async fn configure(rpc: &mut WorkerClient<Channel>, order: ConfigureRequest) -> Result<(), tonic::Status> {
+    match rpc.configure(order).await {
+        Err(status) if status.code() != tonic::Code::Unimplemented => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Several heartbeats fit into the time after which silence means something.
+fn heartbeat(order: &ConfigureRequest) -> u32 {
+    match order.hang_milliseconds {
+        0 => 5_000,
+        limit => u32::try_from((limit / 4).clamp(50, 5_000)).unwrap_or(5_000),
+    }
+}
+
+/// How clients wait for a worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// How many may wait at the same time.
+    pub length: u32,
+    /// How long each may.
+    pub timeout: Duration,
+}
+
+/// All workers.
 pub struct Pool {
-    first: Arc<Worker>,
-    others: Vec<Arc<Worker>>,
+    workers: BTreeMap<u16, Arc<Worker>>,
+    ledger: Arc<Ledger>,
+    queue: Queue,
+    places: Semaphore,
+    /// Turns true when the server stops.
+    stopping: watch::Receiver<bool>,
 }
 
 impl Pool {
-    /// A pool of one.
-    pub fn new(first: Arc<Worker>) -> Arc<Self> {
+    /// A pool of these workers, which share `ledger`.
+    pub fn new(
+        workers: impl IntoIterator<Item = Arc<Worker>>,
+        ledger: Arc<Ledger>,
+        queue: Queue,
+        stopping: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let places = usize::try_from(queue.length).unwrap_or(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            first,
-            others: Vec::new(),
+            workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
+            ledger,
+            queue,
+            places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)),
+            stopping,
         })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Worker>> {
-        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// The worker of this number.
     pub fn worker(&self, id: u16) -> Option<&Arc<Worker>> {
-        self.all().find(|worker| worker.id == id)
+        self.workers.get(&id)
     }
 
-    /// The worker that serves a database: one owner for each database file.
-    pub fn place(&self, _database: &str) -> &Arc<Worker> {
-        &self.first
+    /// Until when a client that comes now may wait for a worker.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.queue.timeout
     }
 
-    /// How many sessions the workers have.
+    /// The worker that serves `database`: at once if one is ready, else in the
+    /// queue until `deadline`.
+    pub async fn place(&self, database: &str, deadline: Instant) -> Result<(&Arc<Worker>, Passage), Fatal> {
+        let mut changes = self.ledger.changes();
+        let mut stopping = self.stopping.clone();
+        let mut place = None;
+        loop {
+            changes.mark_unchanged();
+            let again = match self.ledger.place(database, Placement::Owner) {
+                Ok(passage) => match self.worker(passage.worker()) {
+                    Some(worker) => return Ok((worker, passage)),
+                    None => deadline,
+                },
+                Err(until) => until.map_or(deadline, |until| deadline.min(until.into())),
+            };
+            if place.is_none() {
+                place = Some(self.places.try_acquire().map_err(|_| {
+                    Fatal::new(
+                        "53300",
+                        "sorry, too many clients are waiting for a worker already",
+                    )
+                })?);
+            }
+            if Instant::now() >= deadline {
+                return Err(Fatal::cannot_connect_now(
+                    "no worker could take the session in time; the database system may be starting up",
+                ));
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(again) => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    return Err(Fatal::cannot_connect_now("the database system is shutting down"));
+                }
+            }
+        }
+    }
+
+    /// How many sessions the workers have, those on their way included.
     pub fn sessions(&self) -> u32 {
-        self.all().map(|worker| worker.sessions()).sum()
+        u32::try_from(self.ledger.sessions()).unwrap_or(u32::MAX)
     }
 
     /// Drains every worker.
     pub async fn drain(&self, grace: Duration) {
         let drains: Vec<_> = self
-            .all()
+            .workers
+            .values()
             .cloned()
             .map(|worker| tokio::spawn(async move { worker.drain(grace).await }))
             .collect();

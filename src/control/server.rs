@@ -1,15 +1,16 @@
 //! From a configuration to a running server, and to its end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::accept::{Listener, accept};
 use super::admission::Admission;
@@ -18,16 +19,16 @@ use super::certificate::{self, Certificate};
 use super::connection::Front;
 use super::data_dir::DataDir;
 use super::error::StartError;
+use super::ledger::SessionEvent;
 use super::limits::{Limits, Policy};
 use super::listen::{self, UnixSocket};
 use super::logins::Logins;
 use super::negotiate::TlsOffer;
 use super::peer::Peers;
-use super::pool::{Pool, Worker};
 use super::proxy::Proxies;
-use super::sockets::WorkerSockets;
 use super::standalone::{self, psql_command};
-use super::supervise::{Program, Supervisor, find_program};
+use super::supervise::find_program;
+use super::workers::Workers;
 use crate::config::{Config, Mode, TlsMode, WorkerConfig};
 
 /// How the server ended.
@@ -66,31 +67,26 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let local = standalone::users(&config, &data_dir)?;
     let logins = Logins::new(&local.users, settings.auth_cleartext, data_dir.secret()?);
 
-    // Doors open before the worker is ready: who comes early waits in the queue.
+    // Doors open before the workers are ready: who comes early waits in the queue.
     let (tcp, port) = listen::tcp(&settings.host, settings.port).await?;
     let mut unix = open_unix_socket(&config, port)?;
 
-    let sockets_dir = data_dir.path().join("run/worker-1");
-    let sockets = WorkerSockets::bind(&sockets_dir).map_err(StartError::path(&sockets_dir))?;
-    let worker = Worker::new(1, sockets.handoff_path(), &sockets.rpc_path());
-    let program = Program {
-        path: program,
-        config: WorkerConfig::new(1, &config),
-        sockets,
-    };
-    let mut supervisor = tokio::select! {
-        started = Supervisor::start(program, &worker) => started?,
+    let (stop, stopping) = watch::channel(false);
+    let (events, session_events) = mpsc::unbounded_channel();
+    let mut workers = tokio::select! {
+        started = Workers::start(&config, &program, &data_dir, events, stopping.clone()) => started?,
         () = signals.next() => return Ok(Ended::Forced),
     };
-
-    let (stop, stopping) = watch::channel(false);
+    let limits = Limits::new(Policy::new(settings));
+    limits.follow_sessions();
+    tokio::spawn(follow_sessions(session_events, limits.clone()));
     let front = Arc::new(Front {
         tls: TlsOffer {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),
             required: config.tls_mode() == TlsMode::Require,
         },
         proxies: Proxies::new(settings.trusted_proxies.clone()),
-        limits: Limits::new(Policy::new(settings)),
+        limits,
         authenticator: Authenticator::new(
             logins,
             Peers::new(settings.auth_peer, settings.auth_peer_map.clone()),
@@ -99,7 +95,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
         admission: Admission::new(settings.max_connections),
         authentication_timeout: settings.authentication_timeout,
         data_dir: data_dir.path().to_path_buf(),
-        pool: Pool::new(worker),
+        pool: workers.pool.clone(),
         stopping: stopping.clone(),
     });
     let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
@@ -125,20 +121,30 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     stop.send_replace(true);
     while doors.join_next().await.is_some() {}
     drop(unix);
-    let drained = async {
-        front.pool.drain(settings.shutdown_timeout).await;
-        supervisor.stop().await;
-    };
     let ended = tokio::select! {
-        () = drained => Ended::Drained,
+        () = workers.stop(settings.shutdown_timeout) => Ended::Drained,
         () = signals.next() => Ended::Forced,
     };
     if ended == Ended::Forced {
-        supervisor.kill();
-        supervisor.stop().await;
+        workers.kill().await;
     }
     info!("stopped");
     Ok(ended)
+}
+
+/// Tells of the sessions that workers have those who count them.
+async fn follow_sessions(mut events: mpsc::UnboundedReceiver<SessionEvent>, limits: Arc<Limits>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            SessionEvent::Adopted { backend_id, address } => {
+                debug!(backend_id, address, "a session goes on");
+                if let Ok(address) = address.parse::<SocketAddr>() {
+                    limits.session_found(backend_id, address.ip());
+                }
+            }
+            SessionEvent::Ended { backend_id } => limits.session_ended(backend_id),
+        }
+    }
 }
 
 /// Goes on as the worker's program, which keeps this process's sockets. Comes

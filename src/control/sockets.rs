@@ -2,7 +2,9 @@
 //!
 //! The control plane binds them and keeps them open for the worker's whole
 //! series of processes, as systemd does with a socket unit: what clients queue
-//! there while no process runs is taken up by the next one.
+//! there while no process runs is taken up by the next one. A process that an
+//! earlier control plane has left behind holds them itself; then they are left
+//! alone until it has ended.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,24 +19,28 @@ use super::listen::fits;
 
 const BACKLOG: i32 = 1024;
 
-/// The listening sockets of one worker, in a directory of their own.
+/// The place of one worker's sockets, a directory of their own.
 pub struct WorkerSockets {
-    /// SOCK_SEQPACKET: takes sessions over.
-    pub handoff: OwnedFd,
-    /// SOCK_STREAM: management.
-    pub rpc: OwnedFd,
+    listening: Option<Listening>,
     directory: PathBuf,
     handle: OwnedFd,
 }
 
+/// The listening sockets.
+pub struct Listening {
+    /// SOCK_SEQPACKET: takes sessions over.
+    pub handoff: OwnedFd,
+    /// SOCK_STREAM: management.
+    pub rpc: OwnedFd,
+}
+
 const HANDOFF: &str = "handoff.sock";
 const RPC: &str = "rpc.sock";
+const NOTE: &str = "process";
 
 impl WorkerSockets {
-    /// Binds both in `directory`, which is made (mode 0700) and must be ours.
-    /// Sockets of an earlier control plane are replaced: the data directory's
-    /// lock says that it is gone.
-    pub fn bind(directory: &Path) -> io::Result<Self> {
+    /// Their place in `directory`, which is made (mode 0700) and must be ours.
+    pub fn at(directory: &Path) -> io::Result<Self> {
         private_directory(directory)?;
         let metadata = std::fs::symlink_metadata(directory)?;
         if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
@@ -45,13 +51,46 @@ impl WorkerSockets {
         }
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
         let handle: OwnedFd = std::fs::File::open(directory)?.into();
-        let at = |name| address(directory, &handle, name);
         Ok(Self {
-            handoff: listen(&at(HANDOFF), Type::SEQPACKET)?,
-            rpc: listen(&at(RPC), Type::STREAM)?,
+            listening: None,
             directory: directory.to_path_buf(),
             handle,
         })
+    }
+
+    /// The sockets, bound now if this process has not. Others of that name are
+    /// replaced: no process may be left that listens to them.
+    pub fn bind(&mut self) -> io::Result<&Listening> {
+        let listening = match self.listening.take() {
+            Some(listening) => listening,
+            None => Listening {
+                handoff: listen(&self.handoff_path(), Type::SEQPACKET)?,
+                rpc: listen(&self.rpc_path(), Type::STREAM)?,
+            },
+        };
+        Ok(self.listening.insert(listening))
+    }
+
+    /// Whether a process listens to them.
+    pub fn are_answered(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(self.rpc_path()).is_ok()
+    }
+
+    /// The file that says which process has them.
+    pub fn note(&self) -> PathBuf {
+        self.directory.join(NOTE)
+    }
+
+    /// Removes what is in the file system, when no process needs it any more.
+    pub fn remove(self) {
+        self.clear();
+    }
+
+    fn clear(&self) {
+        for name in [HANDOFF, RPC, NOTE] {
+            let _ = std::fs::remove_file(self.directory.join(name));
+        }
+        let _ = std::fs::remove_dir(&self.directory);
     }
 
     /// Where this process reaches the handoff socket.
@@ -67,10 +106,10 @@ impl WorkerSockets {
 
 impl Drop for WorkerSockets {
     fn drop(&mut self) {
-        for name in [HANDOFF, RPC] {
-            let _ = std::fs::remove_file(self.directory.join(name));
+        // Those that somebody else has bound may be in use.
+        if self.listening.is_some() {
+            self.clear();
         }
-        let _ = std::fs::remove_dir(&self.directory);
     }
 }
 
@@ -104,12 +143,18 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         for name in ["short".to_owned(), "x".repeat(120)] {
             let directory = parent.path().join(name);
-            let sockets = WorkerSockets::bind(&directory).unwrap();
-            std::os::unix::net::UnixStream::connect(sockets.rpc_path()).unwrap();
+            let mut sockets = WorkerSockets::at(&directory).unwrap();
+            assert!(!sockets.are_answered());
+            sockets.bind().unwrap();
+            assert!(sockets.are_answered());
             assert!(fits(&sockets.handoff_path()));
             // A control plane that was killed has left its sockets behind.
             std::mem::forget(sockets);
-            drop(WorkerSockets::bind(&directory).unwrap());
+            let mut next = WorkerSockets::at(&directory).unwrap();
+            drop(WorkerSockets::at(&directory).unwrap());
+            assert!(next.are_answered(), "looking is not touching");
+            next.bind().unwrap();
+            drop(next);
             assert!(!directory.exists());
         }
     }

@@ -39,7 +39,7 @@ pub struct Instance {
     /// Counts what may invalidate a plan that DuckDB does not notice by itself.
     generation: AtomicU64,
     dead: AtomicBool,
-    _lease: Option<Lease>,
+    _lease: Option<Arc<Lease>>,
 }
 
 // SAFETY: DuckDB's database object is made to be shared by threads; the pointer
@@ -57,6 +57,12 @@ impl Instance {
             LeaseError::Held(_) => Error::new("IO", error.to_string()),
             LeaseError::Io(_, ref source) => Error::new("IO", format!("{error}{}", no_space(source))),
         })?;
+        Self::open_leased(path, Arc::new(lease), options)
+    }
+
+    /// As [`Instance::open`], with the lease on `path` taken before. It is held
+    /// until DuckDB has closed the file, and longer by whoever shares it.
+    pub fn open_leased(path: &Path, lease: Arc<Lease>, options: &Options) -> Result<Arc<Instance>, Error> {
         Self::start(Some(path), options, Some(lease))
     }
 
@@ -65,7 +71,11 @@ impl Instance {
         Self::start(None, options, None)
     }
 
-    fn start(path: Option<&Path>, options: &Options, lease: Option<Lease>) -> Result<Arc<Instance>, Error> {
+    fn start(
+        path: Option<&Path>,
+        options: &Options,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Arc<Instance>, Error> {
         let mut config = Config::new()?;
         config.set("duckdb_api", "duckgres")?;
         config.set("autoinstall_known_extensions", "false")?;

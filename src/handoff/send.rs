@@ -30,7 +30,7 @@ pub enum OfferError {
         /// For the log.
         message: String,
     },
-    /// It was never sent.
+    /// It was never sent, or the worker has closed or died without reading it.
     #[error("the worker cannot be reached: {source}")]
     Unreachable {
         /// The session, as usable as before.
@@ -65,8 +65,9 @@ pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -
             });
         }
     };
-    // From here on only a refusal gives the session back. Dropping it closes this
-    // side's copy of the socket; TLS says nothing, because nobody seals anything.
+    // From here on only a refusal gives the session back, or a worker that has
+    // certainly not read it. Dropping it closes this side's copy of the socket; TLS
+    // says nothing, because nobody seals anything.
     match within(deadline, reply(&stream)).await {
         Ok(Outcome::Accepted(_)) => Ok(()),
         Ok(Outcome::Refused(refused)) => {
@@ -78,6 +79,13 @@ pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -
                 message,
             })
         }
+        // The only message on this connection was never read: the kernel says so
+        // when a receiver closes, or dies, with something left in its queue
+        // (unix(7); EOF would say that it was read).
+        Err(source) if source.kind() == io::ErrorKind::ConnectionReset => Err(OfferError::Unreachable {
+            session: Box::new(session),
+            source,
+        }),
         Err(source) => Err(OfferError::Ambiguous { source }),
     }
 }

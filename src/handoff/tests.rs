@@ -235,18 +235,22 @@ async fn a_lost_answer_closes_the_session_in_silence() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_with_the_session_unread_closes_it_in_silence() {
-    let house = house();
-    let (session, far) = session();
-    let path = house.path.clone();
-    let offered = tokio::spawn(async move { offer(&path, session, SOON).await });
-    tokio::time::sleep(PATIENCE).await;
-    drop(house.listener.accept().await.unwrap());
-    assert!(matches!(
-        offered.await.unwrap(),
-        Err(OfferError::Ambiguous { .. })
-    ));
-    assert_closed_in_silence(far);
+async fn a_connection_that_breaks_with_the_session_unread_gives_it_back() {
+    for accepted in [true, false] {
+        let house = house();
+        let (session, far) = session();
+        let path = house.path.clone();
+        let offered = tokio::spawn(async move { offer(&path, session, SOON).await });
+        tokio::time::sleep(PATIENCE).await;
+        match accepted {
+            true => drop(house.listener.accept().await.unwrap()),
+            false => drop(house),
+        }
+        let Err(OfferError::Unreachable { session, .. }) = offered.await.unwrap() else {
+            panic!("accepted: {accepted}")
+        };
+        assert_usable(*session, far);
+    }
 }
 
 #[tokio::test]

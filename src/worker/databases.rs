@@ -1,96 +1,409 @@
 //! The databases that this worker has open: one instance each.
 //!
-//! An instance is opened by the first session that wants it and stays open. One
-//! that an error has invalidated is not used again: its sessions end, and when
-//! the last is gone the file is opened anew.
+//! A session claims its database before it is taken in: the claim holds the
+//! lease, so a worker that is not the owner can still refuse. The first claim
+//! opens the instance, which stays open until nobody has claimed it for a
+//! while. One that an error has invalidated is not used again: its sessions
+//! end, and when the last is gone the file is opened anew.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::database_path;
-use crate::engine::{Instance, Options};
+use super::registry::Registry;
+use crate::engine::{Instance, Lease, LeaseError, Options};
 use crate::session::SessionError;
+
+/// How long an instance that is to be closed may be kept by those who still use it.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// All open databases, by name.
 #[derive(Debug)]
 pub(super) struct Databases {
     data_dir: PathBuf,
-    options: Options,
-    /// The outer lock is held for look-ups only, an inner one while its database
-    /// is being opened, so that opening one does not hold up the others.
-    open: Mutex<HashMap<String, Slot>>,
+    registry: Arc<Registry>,
+    state: Mutex<State>,
+    /// Wakes [`Databases::close_idle`].
+    reconsider: Notify,
 }
 
-/// A database that is open, closed, or (while the lock is held) being opened.
-type Slot = Arc<Mutex<Option<Arc<Instance>>>>;
+#[derive(Debug)]
+struct State {
+    options: Options,
+    /// How long a database stays open without a session.
+    idle_timeout: Option<Duration>,
+    entries: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slot: Arc<Slot>,
+    claims: usize,
+    /// When the last claim was given back.
+    idle_since: Instant,
+}
+
+/// A database whose lease is ours: open, closed, or (while the instance's lock is
+/// held) on its way from one to the other.
+#[derive(Debug)]
+struct Slot {
+    /// Every instance of this file shares it until DuckDB has closed the file.
+    lease: Arc<Lease>,
+    instance: tokio::sync::Mutex<Option<Arc<Instance>>>,
+}
+
+/// Why a database cannot be claimed.
+#[derive(Debug)]
+pub(super) enum Unclaimed {
+    /// Another process has it.
+    Elsewhere,
+    /// No worker can have it; the client is to be told.
+    Refused(SessionError),
+}
 
 impl Databases {
-    pub(super) fn new(data_dir: PathBuf, options: Options) -> Databases {
+    pub(super) fn new(data_dir: PathBuf, options: Options, registry: Arc<Registry>) -> Databases {
         Databases {
             data_dir,
-            options,
-            open: Mutex::default(),
+            registry,
+            state: Mutex::new(State {
+                options,
+                idle_timeout: None,
+                entries: HashMap::new(),
+            }),
+            reconsider: Notify::new(),
         }
     }
 
-    /// The instance of database `name`, opened now if need be. A file that does
-    /// not exist is created only if `create`.
-    pub(super) async fn open(&self, name: &str, create: bool) -> Result<Arc<Instance>, SessionError> {
-        let slot = self.open.lock().await.entry(name.to_owned()).or_default().clone();
-        let mut slot = slot.lock().await;
+    /// What applies from now on: `change` gets the options of the instances that
+    /// are opened later, `idle_timeout` holds for the open ones too.
+    pub(super) fn configure(&self, idle_timeout: Option<Duration>, change: impl FnOnce(&mut Options)) {
+        let mut state = self.lock();
+        state.idle_timeout = idle_timeout;
+        change(&mut state.options);
+        self.reconsider.notify_one();
+    }
+
+    /// Makes database `name` ours for a session. A file that does not exist is
+    /// created only if `create`.
+    pub(super) fn claim(self: &Arc<Self>, name: &str, create: bool) -> Result<Claim, Unclaimed> {
+        let mut state = self.lock();
+        if !state.entries.contains_key(name) {
+            let path = database_path(&self.data_dir, name);
+            let lease = Arc::new(take_lease(name, &path, create)?);
+            let slot = Arc::new(Slot {
+                lease,
+                instance: tokio::sync::Mutex::default(),
+            });
+            let entry = Entry {
+                slot,
+                claims: 0,
+                idle_since: Instant::now(),
+            };
+            state.entries.insert(name.to_owned(), entry);
+            self.registry.touch();
+        }
+        let Some(entry) = state.entries.get_mut(name) else {
+            return Err(Unclaimed::Elsewhere);
+        };
+        entry.claims += 1;
+        Ok(Claim {
+            databases: self.clone(),
+            name: name.to_owned(),
+            slot: entry.slot.clone(),
+        })
+    }
+
+    /// The names of the databases whose lease is ours.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.lock().entries.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The open instances. One that is just being opened or closed is left out.
+    pub(super) fn instances(&self) -> Vec<(String, Weak<Instance>)> {
+        let state = self.lock();
+        let open = state.entries.iter().filter_map(|(name, entry)| {
+            let instance = entry.slot.instance.try_lock().ok()?;
+            Some((name.clone(), Arc::downgrade(instance.as_ref()?)))
+        });
+        open.collect()
+    }
+
+    /// Closes what nobody uses, for as long as the worker lives.
+    pub(super) async fn close_idle(self: Arc<Self>) {
+        loop {
+            let reconsider = self.reconsider.notified();
+            let (due, next) = self.due();
+            for (name, slot) in due {
+                self.close_one(&name, &slot).await;
+            }
+            let pause = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = pause => {}
+                () = reconsider => {}
+            }
+        }
+    }
+
+    /// What is to be closed now, and when to look again.
+    fn due(&self) -> (Vec<(String, Arc<Slot>)>, Option<Instant>) {
+        let state = self.lock();
+        let now = Instant::now();
+        let (mut due, mut next) = (Vec::new(), None::<Instant>);
+        for (name, entry) in state.entries.iter().filter(|(_, entry)| entry.claims == 0) {
+            let Some(at) = entry.slot.expiry(entry.idle_since, state.idle_timeout) else {
+                continue;
+            };
+            if at <= now {
+                due.push((name.clone(), entry.slot.clone()));
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        (due, next)
+    }
+
+    /// Closes a database if it still has no claim, and gives the lease back.
+    async fn close_one(&self, name: &str, slot: &Arc<Slot>) {
+        let unused = |state: &State| state.entries.get(name).is_some_and(|entry| entry.claims == 0);
+        // A claim that comes now waits for this lock, and opens the file again.
+        let mut instance = slot.instance.lock().await;
+        if !unused(&self.lock()) {
+            return;
+        }
+        let closed = slot.close(&mut instance).await;
+        let mut state = self.lock();
+        if closed && unused(&state) {
+            state.entries.remove(name);
+            tracing::info!(database = name, "closed: nobody uses it");
+        } else if let Some(entry) = state.entries.get_mut(name) {
+            entry.idle_since = Instant::now();
+        }
+        drop(state);
+        self.registry.touch();
+    }
+
+    fn give_back(&self, name: &str) {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(name) else {
+            return;
+        };
+        entry.claims -= 1;
+        if entry.claims > 0 {
+            return;
+        }
+        entry.idle_since = Instant::now();
+        let never_opened = entry.slot.instance.try_lock().is_ok_and(|slot| slot.is_none());
+        if never_opened && Arc::strong_count(&entry.slot.lease) == 1 {
+            state.entries.remove(name);
+            self.registry.touch();
+        }
+        self.reconsider.notify_one();
+    }
+
+    /// Closes all of them: DuckDB checkpoints what has no sessions any more.
+    pub(super) async fn close(&self) {
+        let entries = std::mem::take(&mut self.lock().entries);
+        let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_lease(name: &str, path: &Path, create: bool) -> Result<Lease, Unclaimed> {
+    if !create && !path.exists() {
+        let message = format!("database \"{name}\" does not exist");
+        return Err(Unclaimed::Refused(SessionError::fatal("3D000", message)));
+    }
+    Lease::take(path).map_err(|error| match error {
+        LeaseError::Held(_) => Unclaimed::Elsewhere,
+        LeaseError::Io(..) => Unclaimed::Refused(cannot_open(name, error.to_string())),
+    })
+}
+
+fn cannot_open(name: &str, reason: String) -> SessionError {
+    tracing::error!(database = name, error = reason, "cannot open");
+    let message = format!("database \"{name}\" cannot be opened at the moment");
+    let mut refusal = SessionError::fatal("57P03", message);
+    refusal.detail = Some(reason.into());
+    refusal
+}
+
+impl Slot {
+    /// When a database without claims is to be closed: one that is dead at once.
+    fn expiry(&self, idle_since: Instant, timeout: Option<Duration>) -> Option<Instant> {
+        match self.instance.try_lock() {
+            Ok(instance) if instance.as_ref().is_some_and(|instance| instance.is_dead()) => Some(idle_since),
+            _ => Some(idle_since + timeout?),
+        }
+    }
+
+    /// Takes the instance down; true when DuckDB has closed the file. Two
+    /// instances of one file in a process would not see each other's locks, so
+    /// none may be opened before that.
+    async fn close(&self, instance: &mut Option<Arc<Instance>>) -> bool {
+        if let Some(instance) = instance.take() {
+            // Closing writes a checkpoint.
+            let _ = tokio::task::spawn_blocking(move || drop(instance)).await;
+        }
+        let deadline = Instant::now() + CLOSED_WITHIN;
+        while Arc::strong_count(&self.lease) > 1 {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+}
+
+/// A session's right to a database of this worker, given back when dropped. The
+/// session's connection must be gone before.
+#[derive(Debug)]
+pub(super) struct Claim {
+    databases: Arc<Databases>,
+    name: String,
+    slot: Arc<Slot>,
+}
+
+impl Claim {
+    /// The database's instance, opened now if need be.
+    pub(super) async fn open(&self) -> Result<Arc<Instance>, SessionError> {
+        let mut slot = self.slot.instance.lock().await;
         if let Some(instance) = slot.as_ref() {
             if !instance.is_dead() {
                 return Ok(instance.clone());
             }
-            *slot = None;
+            self.databases.registry.end_sessions_of(&self.name);
         }
-        let path = database_path(&self.data_dir, name);
-        if !create && !path.exists() {
-            return Err(SessionError::fatal(
-                "3D000",
-                format!("database \"{name}\" does not exist"),
-            ));
+        if !self.slot.close(&mut slot).await {
+            let message = format!("database \"{}\" is being closed after an error", self.name);
+            return Err(SessionError::fatal("57P03", message));
         }
-        let options = self.options.clone();
-        let opened = tokio::task::spawn_blocking(move || Instance::open(&path, &options)).await;
+        let path = database_path(&self.databases.data_dir, &self.name);
+        let options = self.databases.lock().options.clone();
+        let lease = self.slot.lease.clone();
+        let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
         match opened {
             Ok(Ok(instance)) => {
                 *slot = Some(instance.clone());
                 Ok(instance)
             }
-            Ok(Err(error)) => {
-                tracing::error!(database = name, %error, "cannot open");
-                let message = format!("database \"{name}\" cannot be opened at the moment");
-                let mut refusal = SessionError::fatal("57P03", message);
-                refusal.detail = Some(error.message.into());
-                Err(refusal)
-            }
+            Ok(Err(error)) => Err(cannot_open(&self.name, error.message)),
             Err(_) => Err(SessionError::fatal(
                 "XX000",
-                format!("opening database \"{name}\" failed"),
+                format!("opening database \"{}\" failed", self.name),
             )),
         }
     }
+}
 
-    /// The names of the open databases.
-    pub(super) async fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for (name, slot) in self.open.lock().await.iter() {
-            // A slot that is locked is being opened.
-            if slot.try_lock().is_ok_and(|slot| slot.is_some()) {
-                names.push(name.clone());
-            }
-        }
-        names.sort();
-        names
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.databases.give_back(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn databases(directory: &Path) -> Arc<Databases> {
+        let registry = Arc::new(Registry::default());
+        Arc::new(Databases::new(
+            directory.to_path_buf(),
+            Options::default(),
+            registry,
+        ))
     }
 
-    /// Closes all of them: DuckDB checkpoints what has no sessions any more.
-    pub(super) async fn close(&self) {
-        let open = std::mem::take(&mut *self.open.lock().await);
-        let _ = tokio::task::spawn_blocking(move || drop(open)).await;
+    async fn wait_until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_idle_database_is_closed_and_its_lease_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (databases(directory.path()), databases(directory.path()));
+        tokio::spawn(first.clone().close_idle());
+        first.configure(Some(Duration::from_millis(50)), |_| {});
+        let claim = first.claim("a", true).unwrap();
+        let instance = claim.open().await.unwrap();
+        assert!(matches!(second.claim("a", true), Err(Unclaimed::Elsewhere)));
+        drop((instance, claim));
+        wait_until(|| first.names().is_empty()).await;
+        second.claim("a", true).unwrap().open().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_database_in_use_stays_open_and_without_a_timeout_an_unused_one_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let databases = databases(directory.path());
+        tokio::spawn(databases.clone().close_idle());
+        databases.configure(Some(Duration::from_millis(1)), |_| {});
+        let claim = databases.claim("a", true).unwrap();
+        let first = claim.open().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(Arc::ptr_eq(&first, &claim.open().await.unwrap()));
+        databases.configure(None, |_| {});
+        drop((first, claim));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(databases.names(), ["a"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_dead_instance_is_never_given_out_and_the_file_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let databases = databases(directory.path());
+        let claim = databases.claim("a", true).unwrap();
+        let first = claim.open().await.unwrap();
+        first.connect().unwrap().run("create table t (i int)").unwrap();
+        first.mark_dead();
+        let weak = Arc::downgrade(&first);
+        drop(first);
+        let second = claim.open().await.unwrap();
+        assert!(weak.upgrade().is_none() && !second.is_dead());
+        second.connect().unwrap().run("insert into t values (1)").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_dead_instance_is_closed_when_its_last_session_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let databases = databases(directory.path());
+        tokio::spawn(databases.clone().close_idle());
+        let claim = databases.claim("a", true).unwrap();
+        claim.open().await.unwrap().mark_dead();
+        drop(claim);
+        wait_until(|| databases.names().is_empty()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_claim_that_opens_nothing_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let databases = databases(directory.path());
+        drop(databases.claim("a", true).unwrap());
+        assert!(databases.names().is_empty());
+        assert!(matches!(
+            databases.claim("b", false),
+            Err(Unclaimed::Refused(error)) if error.sqlstate == "3D000"
+        ));
     }
 }

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Worker;
+use super::databases::{Claim, Unclaimed};
 use super::registry::{Full, Place};
+use crate::engine::Instance;
 use crate::handoff::{Incoming, Listener, Offer, Reason};
+use crate::proto::LiveSession;
 use crate::session::{Gone, Pause, Peer, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected.
@@ -34,41 +37,56 @@ async fn receive(worker: Arc<Worker>, incoming: Incoming) {
         Ok(offer) => offer,
         Err(error) => return tracing::warn!(%error, "a handoff was not understood"),
     };
-    let backend_id = offer.session.state.backend_id;
-    let refused = match worker.registry.reserve(backend_id) {
-        Ok(place) => return admit(worker, offer, place).await,
-        Err(Full::InUse) => {
-            offer
-                .refuse(Reason::BackendIdInUse, "the backend id is in use")
-                .await
-        }
-        Err(Full::Draining) => {
-            offer
-                .refuse(Reason::Draining, "the worker is being drained")
-                .await
+    let state = &offer.session.state;
+    let about = LiveSession {
+        backend_id: state.backend_id,
+        user: state.user.clone(),
+        database: state.database.clone(),
+        address: state.peer.address.clone(),
+    };
+    let place = match worker.registry.reserve(about) {
+        Ok(place) => place,
+        Err(Full::InUse) => return refuse(offer, Reason::BackendIdInUse, "the backend id is in use").await,
+        Err(Full::Draining) => return refuse(offer, Reason::Draining, "the worker is being drained").await,
+    };
+    // Who has the database is known before the session is taken; opening it may
+    // take longer than a sender waits.
+    let claim = match worker.databases.claim(&state.database, state.create_database) {
+        Ok(claim) => Ok(claim),
+        Err(Unclaimed::Refused(error)) => Err(error),
+        Err(Unclaimed::Elsewhere) => {
+            drop(place);
+            let message = "another process has the database open";
+            return refuse(offer, Reason::DatabaseElsewhere, message).await;
         }
     };
-    if let Err(error) = refused {
+    admit(worker, offer, place, claim).await;
+}
+
+async fn refuse(offer: Offer, reason: Reason, message: &str) {
+    if let Err(error) = offer.refuse(reason, message).await {
         tracing::warn!(%error, "a refusal did not reach the control plane");
     }
 }
 
-async fn admit(worker: Arc<Worker>, offer: Offer, place: Place) {
+async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Claim, SessionError>) {
     let session = match offer.accept().await {
         Ok(session) => session,
         Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
     };
     let (socket, state) = (session.socket, session.state);
+    let database = state.database.clone();
     tracing::debug!(
         backend = state.backend_id,
         user = state.user,
-        database = state.database,
+        database,
         "session begins"
     );
-    let opened = worker
-        .databases
-        .open(&state.database, state.create_database)
-        .await;
+    let opened = match &claim {
+        Ok(claim) => claim.open().await,
+        Err(error) => Err(error.clone()),
+    };
+    let instance = opened.as_ref().map(Arc::downgrade).unwrap_or_default();
     let policy = worker.policy.clone();
     let started = tokio::task::spawn_blocking(move || {
         let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
@@ -87,17 +105,24 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place) {
                 tracing::warn!(%error, "a client that vanishes will not be noticed");
             }
             let id = session.handle().backend_id();
-            let end = drive(&worker, session).await;
+            let end = drive(&worker, session, &place, &instance).await;
             tracing::debug!(backend = id, end, "session is over");
         }
         Ok(Err(gone)) => tracing::debug!(%gone, "a session did not begin"),
         Err(_) => tracing::error!("a session panicked before it began"),
     }
+    if is_dead(&instance) {
+        worker.registry.end_sessions_of(&database);
+    }
     drop(place);
 }
 
+fn is_dead(instance: &Weak<Instance>) -> bool {
+    instance.upgrade().is_some_and(|instance| instance.is_dead())
+}
+
 /// Runs a session to its end.
-async fn drive(worker: &Worker, mut session: Session) -> String {
+async fn drive(worker: &Worker, mut session: Session, place: &Place, instance: &Weak<Instance>) -> String {
     loop {
         let run = tokio::task::spawn_blocking(move || {
             let pause = session.run();
@@ -117,7 +142,12 @@ async fn drive(worker: &Worker, mut session: Session) -> String {
             Ok(Err(gone)) => return gone,
             Err(_) => return "a panic".to_owned(),
         };
-        session = match park(worker, session).await {
+        if is_dead(instance) {
+            // The others are told when this one is over.
+            session.handle().end();
+            continue;
+        }
+        session = match park(worker, session, place).await {
             Ok(Parked::Wanted(session)) => session,
             Ok(Parked::TooLong(mut session)) => {
                 let expired = tokio::task::spawn_blocking(move || session.expire().to_string());
@@ -136,7 +166,8 @@ enum Parked {
     TooLong(Session),
 }
 
-async fn park(worker: &Worker, session: Session) -> io::Result<Parked> {
+/// Waits until the client has something to say, or the worker has.
+async fn park(worker: &Worker, session: Session, place: &Place) -> io::Result<Parked> {
     if worker.registry.is_draining() {
         return Ok(Parked::Wanted(session));
     }
@@ -160,6 +191,7 @@ async fn park(worker: &Worker, session: Session) -> io::Result<Parked> {
             biased;
             ready = socket.readable() => break ready.map(|_| false)?,
             () = worker.registry.draining() => break false,
+            () = place.woken() => break false,
             () = &mut too_long => break true,
             // Once it has all, the kernel's keepalive looks after it.
             () = tokio::time::sleep(LOOK_AGAIN), if peer == Peer::Waiting => {}

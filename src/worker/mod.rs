@@ -14,17 +14,16 @@ mod activation;
 mod databases;
 mod drive;
 mod memory;
+mod orphan;
+mod probe;
 mod registry;
 mod rpc;
 mod watch;
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use activation::{Sockets, inherited_sockets};
@@ -36,7 +35,7 @@ use databases::Databases;
 use registry::Registry;
 
 /// How long running statements may go on when the worker is told to stop by a
-/// signal, or finds that its supervisor is gone.
+/// signal.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Why a worker cannot run.
@@ -54,7 +53,9 @@ pub enum WorkerError {
 #[derive(Debug)]
 struct Worker {
     id: u16,
-    databases: Databases,
+    databases: Arc<Databases>,
+    probe: Arc<probe::Probe>,
+    attendance: orphan::Attendance,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
     watch: watch::Watch,
@@ -79,9 +80,13 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
     };
+    let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
+    tokio::spawn(databases.clone().close_idle());
     let worker = Arc::new(Worker {
         id: config.id,
-        databases: Databases::new(config.data_dir.clone(), options),
+        probe: probe::Probe::start(databases.clone()).map_err(|error| WorkerError::Io("probe", error))?,
+        databases,
+        attendance: orphan::Attendance::default(),
         registry: registry.clone(),
         policy: Arc::new(Policy {
             file_access: config.file_access,
@@ -103,7 +108,9 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 
     tokio::select! {
         _ = terminate.recv() => {}
-        () = supervisor_gone() => tracing::warn!("the control plane is gone"),
+        () = worker.attendance.orphaned(&worker.registry) => {
+            tracing::warn!("no control plane came back, and there are no sessions");
+        }
         () = worker.registry.drained() => {}
         result = intake => tracing::error!(?result, "the handoff socket failed"),
     }
@@ -111,20 +118,6 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     worker.drain(GRACE).await;
     rpc.abort();
     Ok(())
-}
-
-/// Returns when the other end of standard input is closed, which a control plane
-/// holds open as long as it lives. Under systemd standard input is no pipe.
-async fn supervisor_gone() {
-    let lifeline = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .and_then(pipe::Receiver::from_owned_fd);
-    let Ok(mut lifeline) = lifeline else {
-        return std::future::pending().await;
-    };
-    // Nothing is ever written to it: whatever ends the read, nobody is there.
-    let _ = lifeline.read_u8().await;
 }
 
 impl Worker {

@@ -3,23 +3,48 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::proto::LiveSession;
 use crate::session::Handle;
 
 /// The sessions of a worker.
 #[derive(Debug)]
 pub(super) struct Registry {
-    /// `None` is a session that is on its way in.
-    sessions: Mutex<HashMap<i32, Option<Arc<Handle>>>>,
+    sessions: Mutex<Sessions>,
     /// Changes with every event that a health report tells of.
     events: watch::Sender<State>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    by_id: HashMap<i32, Entry>,
+    /// Those who are told which sessions end.
+    followers: Vec<mpsc::UnboundedSender<i32>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    about: LiveSession,
+    /// `None` while the session is on its way in.
+    handle: Option<Arc<Handle>>,
+    /// Wakes it when it is idle.
+    wake: Arc<Notify>,
+}
+
+impl Sessions {
+    fn handles(&self) -> impl Iterator<Item = &Arc<Handle>> {
+        self.by_id.values().filter_map(|entry| entry.handle.as_ref())
+    }
+
+    fn live(&self) -> Vec<LiveSession> {
+        self.by_id.values().map(|entry| entry.about.clone()).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     serial: u64,
-    accepted: u64,
     sessions: usize,
     draining: bool,
     drained: bool,
@@ -45,38 +70,78 @@ impl Default for Registry {
 
 impl Registry {
     /// Takes a place for a session; it is given back when the value is dropped.
-    pub(super) fn reserve(self: &Arc<Self>, backend_id: i32) -> Result<Place, Full> {
+    pub(super) fn reserve(self: &Arc<Self>, about: LiveSession) -> Result<Place, Full> {
         let mut sessions = self.lock();
         if self.events.borrow().draining {
             return Err(Full::Draining);
         }
-        if sessions.contains_key(&backend_id) {
+        let backend_id = about.backend_id;
+        if sessions.by_id.contains_key(&backend_id) {
             return Err(Full::InUse);
         }
-        sessions.insert(backend_id, None);
-        self.events.send_modify(|state| {
-            state.accepted += 1;
-            state.sessions = sessions.len();
-            state.serial += 1;
-        });
+        let wake = Arc::new(Notify::new());
+        let entry = Entry {
+            about,
+            handle: None,
+            wake: wake.clone(),
+        };
+        sessions.by_id.insert(backend_id, entry);
+        self.changed(&sessions);
         Ok(Place {
             registry: self.clone(),
             backend_id,
+            wake,
         })
     }
 
     pub(super) fn get(&self, backend_id: i32) -> Option<Arc<Handle>> {
-        self.lock().get(&backend_id).cloned().flatten()
+        self.lock().by_id.get(&backend_id)?.handle.clone()
     }
 
     pub(super) fn handles(&self) -> Vec<Arc<Handle>> {
-        self.lock().values().flatten().cloned().collect()
+        self.lock().handles().cloned().collect()
     }
 
-    /// How many sessions there are, and how many there have ever been.
-    pub(super) fn counts(&self) -> (usize, u64) {
-        let state = self.events.borrow();
-        (state.sessions, state.accepted)
+    /// How many sessions there are.
+    pub(super) fn count(&self) -> usize {
+        self.events.borrow().sessions
+    }
+
+    /// How many sessions are running a statement.
+    pub(super) fn running(&self) -> usize {
+        self.lock().handles().filter(|handle| handle.is_running()).count()
+    }
+
+    /// The sessions that there are now.
+    pub(super) fn live(&self) -> Vec<LiveSession> {
+        self.lock().live()
+    }
+
+    /// The sessions that there are now, and from now on the ids of those that end.
+    pub(super) fn follow(&self) -> (Vec<LiveSession>, mpsc::UnboundedReceiver<i32>) {
+        let (follower, ended) = mpsc::unbounded_channel();
+        let mut sessions = self.lock();
+        sessions.followers.retain(|follower| !follower.is_closed());
+        sessions.followers.push(follower);
+        (sessions.live(), ended)
+    }
+
+    /// Ends the sessions of a database whose instance cannot be used any more:
+    /// idle ones at once, the others at their next message.
+    pub(super) fn end_sessions_of(&self, database: &str) {
+        let sessions = self.lock();
+        let of_database = |entry: &&Entry| entry.about.database == database;
+        for entry in sessions.by_id.values().filter(of_database) {
+            if let Some(handle) = &entry.handle {
+                handle.end();
+                entry.wake.notify_one();
+            }
+        }
+    }
+
+    /// Something that a report tells of has changed.
+    pub(super) fn touch(&self) {
+        self.events.send_modify(|state| state.serial += 1);
     }
 
     /// No session may come in any more; returns those that are here.
@@ -86,7 +151,7 @@ impl Registry {
             state.draining = true;
             state.serial += 1;
         });
-        sessions.values().flatten().cloned().collect()
+        sessions.handles().cloned().collect()
     }
 
     /// All that a drain has to do is done.
@@ -126,14 +191,14 @@ impl Registry {
         }
     }
 
-    fn changed(&self, sessions: &HashMap<i32, Option<Arc<Handle>>>) {
+    fn changed(&self, sessions: &Sessions) {
         self.events.send_modify(|state| {
-            state.sessions = sessions.len();
+            state.sessions = sessions.by_id.len();
             state.serial += 1;
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Option<Arc<Handle>>>> {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,6 +208,7 @@ impl Registry {
 pub(super) struct Place {
     registry: Arc<Registry>,
     backend_id: i32,
+    wake: Arc<Notify>,
 }
 
 impl Place {
@@ -152,15 +218,61 @@ impl Place {
         if self.registry.is_draining() {
             handle.end();
         }
-        sessions.insert(self.backend_id, Some(handle));
+        if let Some(entry) = sessions.by_id.get_mut(&self.backend_id) {
+            entry.handle = Some(handle);
+        }
         self.registry.changed(&sessions);
+    }
+
+    /// Returns when the session is to look whether it should end.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut sessions = self.registry.lock();
-        sessions.remove(&self.backend_id);
+        sessions.by_id.remove(&self.backend_id);
+        let id = self.backend_id;
+        sessions.followers.retain(|follower| follower.send(id).is_ok());
         self.registry.changed(&sessions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(backend_id: i32) -> LiveSession {
+        LiveSession {
+            backend_id,
+            database: "a".into(),
+            ..LiveSession::default()
+        }
+    }
+
+    #[test]
+    fn a_follower_learns_who_is_here_and_then_who_leaves() {
+        let registry = Arc::new(Registry::default());
+        let first = registry.reserve(about(1)).unwrap();
+        let (live, mut ended) = registry.follow();
+        assert_eq!(live, [about(1)]);
+        let second = registry.reserve(about(2)).unwrap();
+        assert_eq!(registry.count(), 2);
+        drop((second, first));
+        assert_eq!((ended.try_recv(), ended.try_recv()), (Ok(2), Ok(1)));
+        assert!(registry.live().is_empty());
+    }
+
+    #[test]
+    fn an_id_is_given_to_one_session_at_a_time() {
+        let registry = Arc::new(Registry::default());
+        let place = registry.reserve(about(1)).unwrap();
+        assert_eq!(registry.reserve(about(1)).unwrap_err(), Full::InUse);
+        drop(place);
+        registry.reserve(about(1)).unwrap();
+        registry.begin_drain();
+        assert_eq!(registry.reserve(about(2)).unwrap_err(), Full::Draining);
     }
 }

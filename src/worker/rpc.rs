@@ -7,17 +7,27 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::{Worker, stop_statement};
+use super::{Worker, memory, stop_statement};
+use crate::config::Size;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
-use crate::proto::{CancelReply, CancelRequest, DrainReply, DrainRequest, HealthRequest, Report};
+use crate::proto::{
+    CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
+    LiveSession, Report, ShutdownReply, ShutdownRequest,
+};
 use crate::session::Stop;
+
+/// Between two reports there is at least so much time: many changes, one report.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// How often a report has all sessions in it.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 
 /// Serves the rpc socket until the task is aborted.
 pub(super) async fn serve(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
@@ -41,36 +51,82 @@ struct Management {
     worker: Arc<Worker>,
 }
 
-impl Management {
-    async fn report(worker: &Worker) -> Report {
-        let handles = worker.registry.handles();
-        let (sessions, accepted) = worker.registry.counts();
-        Report {
-            worker_id: u32::from(worker.id),
-            sessions: sessions as u32,
-            accepted,
-            running: handles.iter().filter(|handle| handle.is_running()).count() as u32,
-            open_databases: worker.databases.names().await,
-            draining: worker.registry.is_draining(),
-        }
+fn report(worker: &Worker, live: Option<Vec<LiveSession>>, ended: Vec<i32>) -> Report {
+    let process_id = std::process::id();
+    Report {
+        worker_id: u32::from(worker.id),
+        sessions: worker.registry.count() as u32,
+        running: worker.registry.running() as u32,
+        open_databases: worker.databases.names(),
+        draining: worker.registry.is_draining(),
+        process_id,
+        start_time: crate::process::start_time(process_id).unwrap_or_default(),
+        snapshot: live.is_some(),
+        live: live.unwrap_or_default(),
+        ended,
+        hung: worker.probe.hung().unwrap_or_default(),
     }
+}
+
+/// A duration in which 0 stands for none.
+fn some_time(milliseconds: u64) -> Option<Duration> {
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
 }
 
 #[tonic::async_trait]
 impl Service for Management {
     type HealthStream = Pin<Box<dyn Stream<Item = Result<Report, Status>> + Send>>;
 
-    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<Self::HealthStream>, Status> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigureReply>, Status> {
+        let request = request.into_inner();
+        let worker = &self.worker;
+        let memory_limit = match request.memory_limit_bytes {
+            0 => memory::default_limit(),
+            bytes => Some(Size(bytes).to_string()),
+        };
+        worker
+            .databases
+            .configure(some_time(request.database_idle_milliseconds), |options| {
+                options.memory_limit = memory_limit;
+                options.threads = (request.threads > 0).then_some(request.threads as usize);
+            });
+        worker.probe.configure(some_time(request.hang_milliseconds));
+        worker
+            .attendance
+            .configure(some_time(request.orphan_milliseconds));
+        Ok(Response::new(ConfigureReply {}))
+    }
+
+    async fn health(&self, request: Request<HealthRequest>) -> Result<Response<Self::HealthStream>, Status> {
+        let heartbeat = some_time(request.into_inner().heartbeat_milliseconds.into());
+        let heartbeat = heartbeat.unwrap_or(Duration::from_secs(1)).max(BREATH);
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let worker = self.worker.clone();
         tokio::spawn(async move {
+            let _attended = worker.attendance.attend();
+            let (live, mut ended) = worker.registry.follow();
+            let mut live = Some(live);
+            let mut last_snapshot = Instant::now();
             loop {
                 let change = worker.registry.changes();
-                if sender.send(Ok(Self::report(&worker).await)).await.is_err() {
+                if last_snapshot.elapsed() >= SNAPSHOT_EVERY {
+                    live = Some(worker.registry.live());
+                    last_snapshot = Instant::now();
+                }
+                let mut gone = Vec::new();
+                while let Ok(id) = ended.try_recv() {
+                    gone.push(id);
+                }
+                if sender.send(Ok(report(&worker, live.take(), gone))).await.is_err() {
                     return;
                 }
+                tokio::time::sleep(BREATH).await;
                 tokio::select! {
                     () = change => {}
+                    () = tokio::time::sleep(heartbeat) => {}
                     () = sender.closed() => return,
                 }
             }
@@ -92,5 +148,11 @@ impl Service for Management {
         let grace = Duration::from_millis(u64::from(request.into_inner().grace_milliseconds));
         let cut_short = self.worker.drain(grace).await;
         Ok(Response::new(DrainReply { cut_short }))
+    }
+
+    async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {
+        let worker = self.worker.clone();
+        tokio::spawn(async move { worker.drain(Duration::ZERO).await });
+        Ok(Response::new(ShutdownReply {}))
     }
 }

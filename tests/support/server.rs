@@ -42,9 +42,14 @@ pub struct Server {
     /// The command line that the server printed for its user. Empty for PostgreSQL.
     pub invitation: String,
     process: Child,
+    /// What it was started with.
+    arguments: Vec<String>,
     /// Holds everything the server writes. Removed when the server is dropped.
     home: TempDir,
 }
+
+/// The password of the users `u0` to `u9`.
+const USERS_PASSWORD: &str = "not-a-secret";
 
 static SHARED: Mutex<Option<&'static Server>> = Mutex::new(None);
 
@@ -93,11 +98,64 @@ impl Server {
         Server::duckgres_in(home, &all, Some(login))
     }
 
-    /// The same server once more, with what it has stored, after `stop`.
-    pub fn start_again(mut self) -> Server {
+    /// A control plane with several workers, and the users `u0` to `u9`. `user`
+    /// and `database` are those of `u0`.
+    pub fn with_workers(count: u32, arguments: &[&str]) -> Server {
+        let home = TempDir::with_prefix("duckgres-test-").unwrap();
+        let file = |name: &str| home.path().join(name);
+        let users: String = (0..10).map(|i| format!("  u{i}: {USERS_PASSWORD}\n")).collect();
+        fs::write(file("duckgres.yaml"), format!("users:\n{users}")).unwrap();
+        fs::set_permissions(file("duckgres.yaml"), Permissions::from_mode(0o600)).unwrap();
+        let certified =
+            rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        fs::write(file("server.crt"), certified.cert.pem()).unwrap();
+        fs::write(file("server.key"), certified.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(file("server.key"), Permissions::from_mode(0o600)).unwrap();
+        let paths = [
+            ("--config", "duckgres.yaml"),
+            ("--cert", "server.crt"),
+            ("--key", "server.key"),
+        ]
+        .map(|(flag, name)| [flag.to_owned(), file(name).display().to_string()]);
+        let count = count.to_string();
+        let mut all = vec!["--mode", "control-plane", "--worker-count", &count];
+        all.extend(paths.iter().flatten().map(String::as_str));
+        all.extend(arguments);
+        Server::duckgres_in(home, &all, None)
+    }
+
+    /// The same server once more, with what it has stored, after `stop` or `die`.
+    pub fn start_again(self) -> Server {
+        let arguments = self.arguments.clone();
+        self.start_again_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same with other arguments than before.
+    pub fn start_again_with(mut self, arguments: &[&str]) -> Server {
         let home = std::mem::replace(&mut self.home, TempDir::new().unwrap());
         drop(self);
-        Server::duckgres_in(home, &[], None)
+        Server::duckgres_in(home, arguments, None)
+    }
+
+    /// What the server was started with.
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// Kills the control plane.
+    pub fn die(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.reap();
+    }
+
+    /// The process of that worker, by what the server has noted of it.
+    #[track_caller]
+    pub fn worker_process(&self, worker: u32) -> u32 {
+        let note = self.data().join(format!("run/worker-{worker}/process"));
+        eventually("the worker has a process", || {
+            let note = fs::read_to_string(&note).ok()?;
+            note.split(' ').next()?.parse().ok()
+        })
     }
 
     fn duckgres_in(home: TempDir, arguments: &[&str], login: Option<(&str, &str)>) -> Server {
@@ -120,6 +178,8 @@ impl Server {
             ("--max-connections-per-ip", "0"),
             ("--auth-peer", "off"),
             ("--shutdown-timeout", "5s"),
+            // Should a test fail between a control plane and the next.
+            ("--orphan-timeout", "20s"),
         ] {
             if !arguments.contains(&flag) {
                 command.args([flag, value]);
@@ -141,7 +201,13 @@ impl Server {
             .expect("a port");
         let (user, password) = match login {
             Some((user, password)) => (user.to_owned(), password.to_owned()),
-            None => (os_user(), own_password(&data)),
+            None if data.join("pgpass").exists() => (os_user(), own_password(&data)),
+            None => ("u0".to_owned(), USERS_PASSWORD.to_owned()),
+        };
+        let own_certificate = home.path().join("server.crt");
+        let certificate = match own_certificate.exists() {
+            true => own_certificate,
+            false => data.join("server.crt"),
         };
         Server {
             kind: Kind::Duckgres,
@@ -150,9 +216,10 @@ impl Server {
             database: user.clone(),
             user,
             password,
-            certificate: data.join("server.crt"),
+            certificate,
             invitation,
             process,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             home,
         }
     }
@@ -262,6 +329,7 @@ impl Server {
             certificate: file("server.crt"),
             invitation: String::new(),
             process: spawn(&mut command),
+            arguments: Vec::new(),
             home,
         };
         eventually("PostgreSQL is ready", || {

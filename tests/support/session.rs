@@ -55,6 +55,23 @@ impl Session {
         session
     }
 
+    /// Logged in as another user to that user's database, idle.
+    #[track_caller]
+    pub fn of(server: &Server, user: &str, transport: Transport) -> Session {
+        let mut session = Session::open(server, transport);
+        session.send(&message::startup(V3_0, &[("user", user), ("database", user)]));
+        session
+            .authenticate(&server.password)
+            .unwrap_or_else(|report| panic!("{report:?}"));
+        session.become_ready();
+        session
+    }
+
+    /// The number of the worker that runs the session.
+    pub fn worker(&self) -> u32 {
+        u32::try_from(self.key.0).unwrap() >> 21
+    }
+
     /// Connected, TLS established if the road has it, and not a word said.
     #[track_caller]
     pub fn open(server: &Server, transport: Transport) -> Session {

@@ -154,7 +154,7 @@ async fn a_taken_backend_id_is_replaced_by_the_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_no_worker_takes_is_told_so_inside_its_tls_session() {
     let rig = Rig::start(Choices {
-        refusals: (1, Reason::Draining),
+        refusals: (u32::MAX, Reason::Draining),
         ..Choices::default()
     })
     .await;
@@ -163,6 +163,38 @@ async fn a_client_that_no_worker_takes_is_told_so_inside_its_tls_session() {
     client.log_in(PASSWORD).unwrap();
     assert_eq!(client.message().unwrap_err().0, "57P03");
     assert!(client.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_does_not_notice_that_a_worker_was_not_the_owner() {
+    let rig = Rig::start(Choices {
+        refusals: (2, Reason::DatabaseElsewhere),
+        ..Choices::default()
+    })
+    .await;
+    Client::tls(rig.port, &rig.certificate, b"").unwrap().session(V30);
+    assert_eq!(rig.front.pool.sessions(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_worker_is_told_when_it_is_too_long_and_when_too_many_do() {
+    for (queue_length, expected) in [(10, "57P03"), (0, "53300")] {
+        let rig = Rig::start(Choices {
+            queue_length,
+            ..Choices::default()
+        })
+        .await;
+        rig.report.send_modify(|report| report.draining = true);
+        let knows = || rig.front.pool.worker(1).unwrap().report().unwrap().draining;
+        while !knows() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let mut client = Client::plain(rig.port);
+        client.startup(V30, &[("user", "alice")]);
+        client.log_in(PASSWORD).unwrap();
+        assert_eq!(client.message().unwrap_err().0, expected);
+        assert!(rig.no_session());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,9 +226,9 @@ async fn too_many_clients_are_told_so_before_they_are_asked_for_a_password() {
     let mut third = Client::plain(rig.port);
     third.startup(V30, &[("user", "alice")]);
     assert_eq!(code(third.mechanisms().map(drop)), "53300");
-    // The worker says that it has taken both in, and that one has ended.
-    rig.report
-        .send_modify(|report| (report.accepted, report.sessions) = (2, 1));
+    // The worker says that one of them has ended.
+    let ended = rig.session().backend_id;
+    rig.report.send_modify(|report| report.ended = vec![ended]);
     let free = || rig.front.pool.sessions() == 1;
     while !free() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -22,18 +22,23 @@ use crate::control::admission::Admission;
 use crate::control::auth::Authenticator;
 use crate::control::connection::Front;
 use crate::control::fatal::message;
+use crate::control::ledger::Ledger;
 use crate::control::limits::{Limits, Policy};
 use crate::control::listen::{self, UnixSocket};
 use crate::control::logins::Logins;
 use crate::control::negotiate::TlsOffer;
 use crate::control::peer::Peers;
-use crate::control::pool::{Pool, Worker};
+use crate::control::placement::Patience;
+use crate::control::pool::{Pool, Queue, Worker};
 use crate::control::proxy::Proxies;
-use crate::control::sockets::WorkerSockets;
+use crate::control::sockets::{Listening, WorkerSockets};
 use crate::control::{certificate, connection};
 use crate::handoff::{self, Reason, Session, SessionState};
 use crate::proto::worker_server::{self, WorkerServer};
-use crate::proto::{CancelReply, CancelRequest, DrainReply, DrainRequest, HealthRequest, Report};
+use crate::proto::{
+    CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
+    Report, ShutdownReply, ShutdownRequest,
+};
 use crate::tls::Channel;
 
 pub const PASSWORD: &str = "correct horse";
@@ -50,6 +55,8 @@ pub struct Choices {
     pub proxies: Vec<Network>,
     /// The worker takes the message and dies before it answers.
     pub ambiguous: bool,
+    /// How many may wait for a worker.
+    pub queue_length: u32,
 }
 
 impl Default for Choices {
@@ -69,6 +76,7 @@ impl Default for Choices {
             },
             proxies: Vec::new(),
             ambiguous: false,
+            queue_length: 10,
         }
     }
 }
@@ -96,23 +104,24 @@ impl Rig {
             Config::load(&Flags { config: None, values }).unwrap_or_else(|problems| panic!("{problems}"));
         let certificate = certificate::load(&config).unwrap().unwrap();
 
-        let sockets = WorkerSockets::bind(&data_dir.join("run/worker-1")).unwrap();
+        let mut sockets = WorkerSockets::at(&data_dir.join("run/worker-1")).unwrap();
         let (session_sender, sessions) = mpsc::channel();
         let (cancel_sender, cancels) = mpsc::channel();
         let report = watch::Sender::new(Report {
             worker_id: 1,
             ..Report::default()
         });
-        take_sessions(&sockets, &choices, session_sender);
+        take_sessions(sockets.bind().unwrap(), &choices, session_sender);
         manage(
-            &sockets,
+            sockets.bind().unwrap(),
             Management {
                 report: report.subscribe(),
                 cancels: cancel_sender,
             },
         );
 
-        let worker = Worker::new(1, sockets.handoff_path(), &sockets.rpc_path());
+        let ledger = ledger();
+        let worker = worker(&sockets, ledger.clone());
         assert!(worker.ready(Duration::from_secs(10)).await);
         let alice = User::with_password("alice", Password::new(PASSWORD.into()));
         let users = Users::from([("alice".to_owned(), alice)]);
@@ -130,7 +139,15 @@ impl Rig {
             admission: Admission::new(choices.max_connections),
             authentication_timeout: choices.authentication_timeout,
             data_dir: data_dir.clone(),
-            pool: Pool::new(worker),
+            pool: Pool::new(
+                [worker],
+                ledger,
+                Queue {
+                    length: choices.queue_length,
+                    timeout: Duration::from_secs(1),
+                },
+                stopping.clone(),
+            ),
             stopping: stopping.clone(),
         });
         let (tcp, port) = listen::tcp(&["127.0.0.1".to_owned()], 0).await.unwrap();
@@ -178,7 +195,22 @@ impl Rig {
     }
 }
 
-fn take_sessions(sockets: &WorkerSockets, choices: &Choices, sender: mpsc::Sender<Box<SessionState>>) {
+/// A ledger of worker 1 that nobody follows.
+pub fn ledger() -> Arc<Ledger> {
+    let patience = Patience {
+        owner: Duration::from_secs(1),
+        first_reports: Duration::from_secs(1),
+    };
+    Ledger::new([(1, false)], patience, tokio::sync::mpsc::unbounded_channel().0)
+}
+
+/// Worker 1 behind these sockets.
+pub fn worker(sockets: &WorkerSockets, ledger: Arc<Ledger>) -> Arc<Worker> {
+    let orders = watch::channel(ConfigureRequest::default()).1;
+    Worker::new(1, sockets.handoff_path(), &sockets.rpc_path(), ledger, orders)
+}
+
+fn take_sessions(sockets: &Listening, choices: &Choices, sender: mpsc::Sender<Box<SessionState>>) {
     let fd = sockets.handoff.try_clone().unwrap();
     let uid = nix::unistd::geteuid().as_raw();
     let listener = handoff::Listener::from_fd(fd, &[uid]).unwrap();
@@ -268,7 +300,7 @@ pub struct Management {
     pub cancels: mpsc::Sender<CancelRequest>,
 }
 
-pub fn manage(sockets: &WorkerSockets, management: Management) {
+pub fn manage(sockets: &Listening, management: Management) {
     let socket = std::os::unix::net::UnixListener::from(sockets.rpc.try_clone().unwrap());
     socket.set_nonblocking(true).unwrap();
     let incoming = UnixListenerStream::new(UnixListener::from_std(socket).unwrap());
@@ -292,6 +324,14 @@ impl worker_server::Worker for Management {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn configure(&self, _: Request<ConfigureRequest>) -> Result<Response<ConfigureReply>, Status> {
+        Ok(Response::new(ConfigureReply {}))
+    }
+
+    async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {
+        Ok(Response::new(ShutdownReply {}))
     }
 
     async fn cancel_query(&self, request: Request<CancelRequest>) -> Result<Response<CancelReply>, Status> {

@@ -9,10 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
-use super::rig::{Management, manage};
+use super::rig::{Management, ledger, manage, worker};
 use crate::config::WorkerConfig;
 use crate::control::StartError;
-use crate::control::pool::Worker;
 use crate::control::sockets::WorkerSockets;
 use crate::control::supervise::{Program, Supervisor};
 use crate::proto::Report;
@@ -41,7 +40,9 @@ fn program(directory: &Path, body: &str) -> Program {
     Program {
         path,
         config,
-        sockets: WorkerSockets::bind(&directory.join("worker-1")).unwrap(),
+        sockets: WorkerSockets::at(&directory.join("worker-1")).unwrap(),
+        hang_timeout: Duration::ZERO,
+        retiring: false,
     }
 }
 
@@ -65,23 +66,23 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_process_is_replaced_and_the_last_one_ends_with_its_standard_input() {
+async fn a_dead_process_is_replaced_and_the_last_one_is_told_to_end() {
     let directory = tempfile::tempdir().unwrap();
-    let program = program(directory.path(), "exec cat > /dev/null");
+    let mut program = program(directory.path(), "exec sleep 1000");
     // Reports come from here, whatever the program does.
     let report = watch::Sender::new(Report {
         worker_id: 1,
         ..Report::default()
     });
     manage(
-        &program.sockets,
+        program.sockets.bind().unwrap(),
         Management {
             report: report.subscribe(),
             cancels: mpsc::channel().0,
         },
     );
-    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
-    let mut supervisor = Supervisor::start(program, &worker).await.unwrap();
+    let worker = worker(&program.sockets, ledger());
+    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
 
     eventually("started", || pids(directory.path()).len() == 1).await;
     kill(pids(directory.path())[0], Signal::SIGKILL).unwrap();
@@ -96,20 +97,20 @@ async fn a_dead_process_is_replaced_and_the_last_one_ends_with_its_standard_inpu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_does_not_end_is_killed_when_there_is_no_more_patience() {
     let directory = tempfile::tempdir().unwrap();
-    let program = program(directory.path(), "exec sleep 1000");
+    let mut program = program(directory.path(), "trap '' TERM\nwhile :; do sleep 0.1; done");
     let report = watch::Sender::new(Report {
         worker_id: 1,
         ..Report::default()
     });
     manage(
-        &program.sockets,
+        program.sockets.bind().unwrap(),
         Management {
             report: report.subscribe(),
             cancels: mpsc::channel().0,
         },
     );
-    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
-    let mut supervisor = Supervisor::start(program, &worker).await.unwrap();
+    let worker = worker(&program.sockets, ledger());
+    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
     eventually("started", || pids(directory.path()).len() == 1).await;
     assert!(
         tokio::time::timeout(Duration::from_millis(200), supervisor.stop())
@@ -125,11 +126,45 @@ async fn a_process_that_does_not_end_is_killed_when_there_is_no_more_patience() 
 async fn a_first_process_that_fails_is_not_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let program = program(directory.path(), "exit 3");
-    let worker = Worker::new(1, program.sockets.handoff_path(), &program.sockets.rpc_path());
-    let error = Supervisor::start(program, &worker).await.err().unwrap();
+    let worker = worker(&program.sockets, ledger());
+    let error = Supervisor::start(program, worker).await.err().unwrap();
     assert!(
         matches!(error, StartError::WorkerEnded(status) if status.code() == Some(3)),
         "{error}"
     );
     assert_eq!(pids(directory.path()).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_duckdb_does_not_answer_is_killed_and_one_that_recovers_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = program(directory.path(), "exec sleep 1000");
+    program.hang_timeout = Duration::from_secs(1);
+    let report = watch::Sender::new(Report {
+        worker_id: 1,
+        ..Report::default()
+    });
+    manage(
+        program.sockets.bind().unwrap(),
+        Management {
+            report: report.subscribe(),
+            cancels: mpsc::channel().0,
+        },
+    );
+    let worker = worker(&program.sockets, ledger());
+    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
+    eventually("started", || pids(directory.path()).len() == 1).await;
+    // Heartbeats, and in one of them a moment's trouble.
+    for hung in ["", "a", "", "", "", "", "", ""] {
+        report.send_modify(|report| report.hung = hung.into());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(pids(directory.path()).len(), 1);
+    for _ in 0..8 {
+        report.send_modify(|report| report.hung = "a".into());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    report.send_modify(|report| report.hung = String::new());
+    eventually("replaced", || pids(directory.path()).len() == 2).await;
+    supervisor.stop().await;
 }
