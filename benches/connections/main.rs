@@ -161,6 +161,6 @@ fn raise_descriptor_limit() -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-pub fn verdict(met: bool) -> &'static str {
+fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "MISSED" }
 }
