@@ -34,14 +34,16 @@ pub fn start(postgres: &Server, certified: &Server) -> Result<PgBouncer> {
     let directory = tempfile::Builder::new().prefix("duckgres-bench-").tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let Address { user, password, .. } = &postgres.address;
-    fs::write(path("users"), format!("\"{user}\" \"{password}\"\n"))?;
+    let user = &postgres.address.user;
+    // With the password itself it would derive the verifier at each login.
+    let verifier = verifier(&postgres.address)?;
+    fs::write(path("users"), format!("\"{user}\" \"{verifier}\"\n"))?;
     fs::copy(certified.directory().join("server.crt"), path("server.crt"))?;
     fs::copy(certified.directory().join("server.key"), path("server.key"))?;
     let configuration = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
          unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = session\n\
-         default_pool_size = 64\nmin_pool_size = 40\nmax_client_conn = 1000\n\
+         default_pool_size = 64\nmax_client_conn = 1000\n\
          client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}\n\
          log_connections = 0\nlog_disconnections = 0\nserver_reset_query =\n",
         postgres.address.port,
@@ -81,4 +83,28 @@ pub fn start(postgres: &Server, certified: &Server) -> Result<PgBouncer> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(bouncer)
+}
+
+/// What PostgreSQL has stored of the user's password.
+fn verifier(address: &Address) -> Result<String> {
+    let output = Command::new("psql")
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            &address.user,
+            "-p",
+            &address.port.to_string(),
+        ])
+        .args([
+            "-At",
+            "-c",
+            "select rolpassword from pg_authid where rolname = current_user",
+        ])
+        .env("PGPASSWORD", &address.password)
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -205,7 +205,7 @@ pub fn postgres(like: &Server) -> Result<Server> {
         ])
         .args(["-c", &format!("ssl_cert_file={}", path("server.crt").display())])
         .args(["-c", &format!("ssl_key_file={}", path("server.key").display())])
-        .args(["-c", "autovacuum=off", "-c", "log_min_messages=fatal"])
+        .args(["-c", "autovacuum=off", "-c", "log_min_messages=panic"])
         .spawn()?;
     let address = Address {
         port,
