@@ -91,9 +91,8 @@ impl Worker {
         self.report.borrow().clone()
     }
 
-    /// Another process is being started: it has time to report.
+    /// A process is being started: it has time to report.
     pub fn process_begins(&self) {
-        self.tally.restarted();
         self.hear(FIRST_REPORT_WITHIN);
     }
 

@@ -41,11 +41,14 @@ const LARGEST_HEADER: usize = 16 * 1024;
 /// Listens where the configuration says; `None` if nowhere. By default another
 /// program may have the port: that is no reason not to start.
 pub fn open(address: Option<MetricsAddress>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
-    let (wanted, configured) = match address {
-        Some(MetricsAddress::Off) => return Ok(None),
-        Some(MetricsAddress::At(address)) => (address, true),
-        None => (DEFAULT, false),
-    };
+    match address {
+        Some(MetricsAddress::Off) => Ok(None),
+        Some(MetricsAddress::At(address)) => open_at(address, true),
+        None => open_at(DEFAULT, false),
+    }
+}
+
+fn open_at(wanted: SocketAddr, configured: bool) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
     let bound =
         listen::bind(wanted).and_then(|listener| listener.local_addr().map(|address| (listener, address)));
     match bound {
@@ -124,4 +127,22 @@ async fn answer(request: &Request<Incoming>, observer: &Observer) -> Response<Fu
         headers.insert(ALLOW, HeaderValue::from_static("GET"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_an_error_only_where_it_was_asked_for() {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (_listener, taken) = open_at(free, true).unwrap().unwrap();
+        assert!(open_at(taken, false).unwrap().is_none());
+        let error = open_at(taken, true).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("cannot serve metrics on {taken} (")),
+            "{error}"
+        );
+        assert!(open(Some(MetricsAddress::Off)).unwrap().is_none());
+    }
 }

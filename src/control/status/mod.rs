@@ -179,3 +179,29 @@ async fn status(observer: &Observer) -> StatusReply {
         bans: bans.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_private_and_reachable_however_long_its_path_is() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["short".to_owned(), "x".repeat(150)] {
+            let data_dir = parent.path().join(name);
+            let path = data_dir.join("run").join(NAME);
+            let socket = ControlSocket::bind(&data_dir).unwrap();
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+            show::connect(&data_dir.join("run")).await.unwrap();
+            // A server that was killed has left its socket behind.
+            std::mem::forget(socket);
+            drop(ControlSocket::bind(&data_dir).unwrap());
+            assert!(!path.exists());
+        }
+    }
+}

@@ -141,7 +141,7 @@ async fn question(data_dir: &Path) -> Result<StatusReply, StatusError> {
     }
 }
 
-async fn connect(run: &Path) -> std::io::Result<UnixStream> {
+pub(super) async fn connect(run: &Path) -> std::io::Result<UnixStream> {
     let handle: OwnedFd = std::fs::File::open(run)?.into();
     UnixStream::connect(address(run, handle.as_fd(), NAME)).await
 }

@@ -1,6 +1,6 @@
 //! A status as a person reads it.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 use crate::proto::StatusReply;
 
@@ -14,11 +14,14 @@ pub(super) fn text(status: &StatusReply) -> String {
         status.process_id,
         duration(status.uptime_seconds),
         status.data_dir,
-        match status.max_connections {
-            0 => format!("{} sessions", status.sessions),
-            most => format!("{} sessions of at most {most}", status.sessions),
+        match status.sessions {
+            1 => "1 session".to_owned(),
+            many => format!("{many} sessions"),
         },
     );
+    if status.max_connections > 0 {
+        text += &format!(" of at most {}", status.max_connections);
+    }
     if !status.metrics_url.is_empty() {
         text += &format!(", metrics on {}", status.metrics_url);
     }
@@ -113,7 +116,8 @@ fn section(title: &str, names: &[&str], rows: Vec<Vec<String>>) -> String {
         .collect();
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::NOTHING)
+        .set_style(TableComponent::HeaderLines, '─')
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(names.to_vec())
         .add_rows(rows);
@@ -122,7 +126,12 @@ fn section(title: &str, names: &[&str], rows: Vec<Vec<String>>) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    format!("\n{title}\n{table}\n")
+    let mut text = format!("\n{title}\n");
+    for line in table.lines() {
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
 }
 
 /// A name cannot do anything to a terminal.
