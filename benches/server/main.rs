@@ -18,6 +18,7 @@ mod cpu;
 mod engine;
 mod latency;
 mod result;
+#[allow(dead_code, reason = "the other benchmark uses more of it")]
 mod servers;
 
 use std::path::{Path, PathBuf};

@@ -30,6 +30,21 @@ impl Server {
     pub fn process_of(&self, session: &Client) -> u32 {
         self.worker.unwrap_or(session.backend_pid.unsigned_abs())
     }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self._directory.path()
+    }
+
+    /// The resident memory of its processes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let mut pages = 0;
+        for pid in [Some(self.process.id()), self.worker].into_iter().flatten() {
+            let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+            pages += statm.split(' ').nth(1).ok_or("statm")?.parse::<u64>()?;
+        }
+        Ok(pages * 4096)
+    }
 }
 
 impl Drop for Server {
@@ -56,6 +71,11 @@ pub fn duckgres(database: &Path) -> Result<Server> {
             "127.0.0.1",
             "--log-level",
             "warn",
+            // All clients have one address here.
+            "--max-connections-per-ip",
+            "0",
+            "--max-connections",
+            "0",
             "--data-dir",
         ])
         .arg(directory.path())
