@@ -11,13 +11,18 @@ const LIBRARY_HOME: &str = "lib/duckgres/1.5.5";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=proto/worker.proto");
+    println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");
 
-    let descriptors = protox::compile(["worker.proto"], ["proto"])?;
+    let descriptors = protox::compile(["worker.proto", "control.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // These messages carry cancel keys and TLS secrets: no Debug output.
         .skip_debug(["AcceptConnection", "CancelRequest"])
+        .message_attribute("StatusReply", "#[derive(serde::Serialize)]")
+        .message_attribute("WorkerStatus", "#[derive(serde::Serialize)]")
+        .message_attribute("DatabaseStatus", "#[derive(serde::Serialize)]")
+        .message_attribute("UserStatus", "#[derive(serde::Serialize)]")
+        .message_attribute("BanStatus", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
 
     link_libduckdb()?;

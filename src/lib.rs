@@ -14,14 +14,15 @@
 //! - [`engine`]: the only door to DuckDB
 //! - [`systemd`]: what systemd and a service tell each other
 //!
-//! Beside them: [`process`], what both binaries do first; [`proto`], the contract
-//! between them.
+//! Beside them: [`process`], what both binaries do first; [`histogram`], what both
+//! count durations with; [`proto`], the contract between them.
 
 pub mod config;
 pub mod control;
 pub mod encode;
 pub mod engine;
 pub mod handoff;
+pub mod histogram;
 pub mod process;
 pub mod session;
 pub mod sql;
@@ -29,7 +30,7 @@ pub mod systemd;
 pub mod tls;
 pub mod worker;
 
-/// The contract between the two processes, generated from `proto/worker.proto`.
+/// The contract between the two processes, generated from `proto/`.
 #[allow(missing_docs, clippy::all, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("duckgres.v1");

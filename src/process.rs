@@ -1,7 +1,9 @@
 //! What both binaries do first.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
+use nix::unistd::SysconfVar;
 use tracing_subscriber::EnvFilter;
 
 /// Makes this process leave no core dump and refuse to be traced by others of
@@ -35,6 +37,24 @@ pub fn start_time(process_id: u32) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
+/// How long ago a process was started whose [`start_time`] this is.
+pub fn age(start_time: u64) -> Option<Duration> {
+    let ticks = nix::unistd::sysconf(SysconfVar::CLK_TCK).ok()??;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let started = start_time as f64 / ticks as f64;
+    Some(Duration::try_from_secs_f64(uptime - started).unwrap_or_default())
+}
+
+/// The memory that a process has resident, in bytes (proc(5), statm, field 2).
+/// `None` if there is no such process.
+pub fn resident_bytes(process_id: u32) -> Option<u64> {
+    let page = u64::try_from(nix::unistd::sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
+    let statm = std::fs::read_to_string(format!("/proc/{process_id}/statm")).ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * page)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +65,14 @@ mod tests {
         assert!(own.is_some_and(|ticks| ticks > 0));
         assert_eq!(own, start_time(std::process::id()));
         assert_eq!(start_time(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_has_an_age_and_memory() {
+        let own = std::process::id();
+        let age = age(start_time(own).unwrap()).unwrap();
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        assert!(resident_bytes(own).is_some_and(|bytes| bytes > 100_000));
+        assert_eq!(resident_bytes(u32::MAX), None);
     }
 }

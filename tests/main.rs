@@ -11,6 +11,7 @@
 //! doors       who is let in: limits, proxies, logins, grants
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
+//! seen        metrics, and `duckgres status`
 //! workers     several workers: who serves what, and what survives whose death
 //! ```
 //!
@@ -31,6 +32,7 @@ mod first_use;
 mod memory;
 mod operation;
 mod safety;
+mod seen;
 mod sql;
 mod support;
 mod wire;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use duckgres::config::cli::{self, Action};
 use duckgres::config::{self, Config};
+use duckgres::control::status::{Ask, show};
 use duckgres::control::{self, Ended};
 use duckgres::process;
 
@@ -16,6 +17,15 @@ fn main() -> ExitCode {
         Action::CheckConfig(flags) => Config::load(&flags).map_err(Into::into).and_then(check),
         Action::Settings => say(&config::reference()),
         Action::HashPassword => hash_password(),
+        Action::Status { flags, json, watch } => {
+            Config::locate(&flags).map_err(Into::into).and_then(|data_dir| {
+                status(Ask {
+                    data_dir,
+                    json,
+                    watch,
+                })
+            })
+        }
     };
     outcome.unwrap_or_else(|error| {
         error
@@ -54,6 +64,14 @@ fn check(config: Config) -> Outcome {
 fn hash_password() -> Outcome {
     process::keep_secrets_out_of_core_dumps();
     say(&format!("{}\n", control::hash_password()?.as_str()))
+}
+
+fn status(ask: Ask) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(show(&ask))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whoever closes the pipe has read enough.

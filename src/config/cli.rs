@@ -1,6 +1,7 @@
 //! The command line of `duckgres`, made from the table of settings.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -17,6 +18,15 @@ pub enum Action {
     Settings,
     /// Make a verifier of a password.
     HashPassword,
+    /// Show what a running server is doing.
+    Status {
+        /// They say which server.
+        flags: Flags,
+        /// For a program.
+        json: bool,
+        /// Again and again, after this pause.
+        watch: Option<Duration>,
+    },
 }
 
 /// Reads the command line of this process. On a usage error (status 2), and
@@ -30,6 +40,11 @@ fn action(matches: &ArgMatches) -> Action {
         Some(("check-config", matches)) => Action::CheckConfig(flags(matches)),
         Some(("settings", _)) => Action::Settings,
         Some(("hash-password", _)) => Action::HashPassword,
+        Some(("status", matches)) => Action::Status {
+            flags: flags(matches),
+            json: matches.get_flag("json"),
+            watch: matches.get_one("watch").copied().map(Duration::from_secs),
+        },
         _ => Action::Run(flags(matches)),
     }
 }
@@ -43,6 +58,28 @@ pub(super) fn command() -> Command {
     let hash_password = Command::new("hash-password").about(
         "Makes of a password, asked for or read from standard input, what the configuration needs of it",
     );
+    let status = Command::new("status")
+        .about("Shows what the server on a data directory is doing; status 1 if none is running")
+        .args(
+            arguments()
+                .into_iter()
+                .filter(|argument| ["config", "data-dir"].contains(&argument.get_id().as_str())),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Prints JSON, one line for each answer"),
+        )
+        .arg(
+            Arg::new("watch")
+                .long("watch")
+                .value_name("SECONDS")
+                .num_args(0..=1)
+                .default_missing_value("2")
+                .value_parser(clap::value_parser!(u64).range(1..))
+                .help("Asks again after so many seconds (2), until interrupted"),
+        );
     Command::new("duckgres")
         .version(env!("CARGO_PKG_VERSION"))
         .about("DuckDB as a PostgreSQL server")
@@ -55,6 +92,7 @@ pub(super) fn command() -> Command {
         .subcommand(check)
         .subcommand(settings)
         .subcommand(hash_password)
+        .subcommand(status)
         .args_conflicts_with_subcommands(true)
 }
 
@@ -104,8 +142,10 @@ fn flags(matches: &ArgMatches) -> Flags {
         .iter()
         .filter(|setting| !setting.flag.is_empty())
         .filter_map(|setting| {
+            // A subcommand may not have them all.
             let given: Vec<&str> = matches
-                .get_many::<String>(setting.flag)?
+                .try_get_many::<String>(setting.flag)
+                .ok()??
                 .map(String::as_str)
                 .collect();
             Some((setting.flag.to_owned(), given.join(",")))

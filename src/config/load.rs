@@ -54,15 +54,21 @@ impl Config {
     /// file over defaults. The file is the one that `--config` or
     /// `DUCKGRES_CONFIG` names; without either, none is read.
     pub fn load(flags: &Flags) -> Result<Self, Problems> {
-        let variables = env::vars_os().filter_map(|(name, value)| {
-            let text = |text: OsString| text.into_string().ok();
-            Some((text(name)?, text(value)?))
-        });
-        let file = flags.config.clone().or_else(|| {
-            let path = env::var_os("DUCKGRES_CONFIG").filter(|path| !path.is_empty())?;
-            Some(PathBuf::from(path))
-        });
-        Self::assemble(flags, variables, file.as_deref())
+        Self::assemble(flags, variables(), file(flags).as_deref())
+    }
+
+    /// The data directory alone, from the same sources: whoever asks about a server
+    /// need not be able to start it.
+    pub fn locate(flags: &Flags) -> Result<PathBuf, Problems> {
+        let mut problems = Vec::new();
+        let (sources, _) = gather(flags, variables(), file(flags).as_deref(), &mut problems);
+        let given = sources.read::<Option<PathBuf>>("data_dir", "", &mut problems);
+        let data_dir = data_dir(given.flatten(), &mut problems);
+        if problems.is_empty() {
+            Ok(data_dir)
+        } else {
+            Err(Problems(problems))
+        }
     }
 
     pub(super) fn assemble(
@@ -71,30 +77,13 @@ impl Config {
         file: Option<&Path>,
     ) -> Result<Self, Problems> {
         let mut problems = Vec::new();
-        let mut sources = Sources::default();
-        for (flag, value) in &flags.values {
-            if let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == flag) {
-                sources.add(setting, Node::text(Origin::Flag(flag.clone()), value));
-            }
-        }
-        let notes = sources.add_environment(variables);
-        if let Some(file) = file {
-            sources.add_file(file, &mut problems);
-        }
+        let (sources, notes) = gather(flags, variables, file, &mut problems);
         let settings = Settings::read(&sources, &mut problems);
         let Some(settings) = settings else {
             return Err(Problems(problems));
         };
 
-        let data_dir = settings
-            .data_dir
-            .clone()
-            .or_else(default_data_dir)
-            .unwrap_or_else(|| {
-                let message = "data_dir must be set: neither XDG_DATA_HOME nor HOME is";
-                problems.push(Problem::new(&Origin::Default, message));
-                PathBuf::new()
-            });
+        let data_dir = data_dir(settings.data_dir.clone(), &mut problems);
         let mut config = Self {
             file: file.map(Path::to_path_buf),
             data_dir,
@@ -216,6 +205,50 @@ impl Config {
             }
         })
     }
+}
+
+/// The environment, as far as it is text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().filter_map(|(name, value)| {
+        let text = |text: OsString| text.into_string().ok();
+        Some((text(name)?, text(value)?))
+    })
+}
+
+/// The file that `--config` or `DUCKGRES_CONFIG` names.
+fn file(flags: &Flags) -> Option<PathBuf> {
+    flags.config.clone().or_else(|| {
+        let path = env::var_os("DUCKGRES_CONFIG").filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(path))
+    })
+}
+
+/// All sources by precedence, and notes about the environment.
+fn gather(
+    flags: &Flags,
+    variables: impl Iterator<Item = (String, String)>,
+    file: Option<&Path>,
+    problems: &mut Vec<Problem>,
+) -> (Sources, Vec<String>) {
+    let mut sources = Sources::default();
+    for (flag, value) in &flags.values {
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == flag) {
+            sources.add(setting, Node::text(Origin::Flag(flag.clone()), value));
+        }
+    }
+    let notes = sources.add_environment(variables);
+    if let Some(file) = file {
+        sources.add_file(file, problems);
+    }
+    (sources, notes)
+}
+
+fn data_dir(given: Option<PathBuf>, problems: &mut Vec<Problem>) -> PathBuf {
+    given.or_else(default_data_dir).unwrap_or_else(|| {
+        let message = "data_dir must be set: neither XDG_DATA_HOME nor HOME is";
+        problems.push(Problem::new(&Origin::Default, message));
+        PathBuf::new()
+    })
 }
 
 /// Whether only this machine can reach the address.

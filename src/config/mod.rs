@@ -23,7 +23,7 @@ mod value;
 mod worker;
 
 pub use load::{Config, Flags, Problems, is_loopback};
-pub use network::{Ipv6Prefix, Network};
+pub use network::{Ipv6Prefix, MetricsAddress, Network};
 pub use node::{Origin, Problem};
 pub use peer_map::PeerMap;
 pub(crate) use secret::hmac;

@@ -1,7 +1,7 @@
 //! IP networks, as operators write them: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::units::Scalar;
 
@@ -89,6 +89,28 @@ impl Scalar for Ipv6Prefix {
     }
 }
 
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// Nowhere.
+    Off,
+    /// Here; port 0 takes a free one.
+    At(SocketAddr),
+}
+
+impl Scalar for MetricsAddress {
+    const FORM: &'static str = "an IP address and a port (127.0.0.1:9090, [::1]:9090), or off";
+
+    fn scan(text: &str) -> Option<Self> {
+        match bool::scan(text) {
+            Some(false) => Some(Self::Off),
+            // "on" says not where.
+            Some(true) => None,
+            None => text.parse().ok().map(Self::At),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +154,18 @@ mod tests {
     fn a_network_is_shown_as_it_can_be_written() {
         for text in ["192.0.2.7", "10.0.0.0/8", "2001:db8::/64", "::1"] {
             assert_eq!(Network::scan(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn metrics_have_an_address_or_are_off() {
+        assert_eq!(MetricsAddress::scan("off"), Some(MetricsAddress::Off));
+        for address in ["127.0.0.1:9090", "[::1]:0"] {
+            let at = MetricsAddress::At(address.parse().unwrap());
+            assert_eq!(MetricsAddress::scan(address), Some(at));
+        }
+        for wrong in ["", "on", "9090", ":9090", "127.0.0.1", "localhost:9090"] {
+            assert_eq!(MetricsAddress::scan(wrong), None, "{wrong}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::network::{Ipv6Prefix, Network};
+use super::network::{Ipv6Prefix, MetricsAddress, Network};
 use super::node::Problem;
 use super::peer_map::PeerMap;
 use super::sources::Sources;
@@ -279,6 +279,14 @@ settings! {
 
     /// The number of the worker that mode `worker` starts, 1 to 1023.
     "worker_id" => worker_id: NonZeroU32 { env: "DUCKGRES_WORKER_ID", flag: "worker-id", default: "1" }
+
+    /// Where `GET /metrics` is answered, for Prometheus; `off` for nowhere. There is
+    /// no password: whoever reaches the address can read it. If it is set and
+    /// cannot be had, the server does not start.
+    "metrics.address" => metrics_address: Option<MetricsAddress> {
+        env: "DUCKGRES_METRICS_ADDRESS", flag: "metrics-address",
+        default: "" or "127.0.0.1:9090, if no other program has it",
+    }
 
     /// What is logged to standard error: error, warn, info, debug, trace, or
     /// such levels for parts of the program (`info,duckgres::control=debug`).

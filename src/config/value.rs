@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::network::{Ipv6Prefix, Network};
+use super::network::{Ipv6Prefix, MetricsAddress, Network};
 use super::node::{Content, Node, Origin, Problem};
 use super::units::{Mode, Scalar, Size, TlsMode, TlsVersion};
 
@@ -38,7 +38,19 @@ macro_rules! scalars {
 }
 
 scalars!(
-    String, bool, u16, u32, NonZeroU32, PathBuf, Size, Duration, Network, Ipv6Prefix, Mode, TlsMode,
+    String,
+    bool,
+    u16,
+    u32,
+    NonZeroU32,
+    PathBuf,
+    Size,
+    Duration,
+    Network,
+    Ipv6Prefix,
+    MetricsAddress,
+    Mode,
+    TlsMode,
     TlsVersion
 );
 

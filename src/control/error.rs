@@ -1,6 +1,7 @@
 //! Why the server does not start. Each is one sentence that a person can act on.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -54,6 +55,16 @@ pub enum StartError {
         host: String,
         /// The port.
         port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address for metrics, which was asked for, cannot be listened on.
+    #[error(
+        "cannot serve metrics on {address} ({source}): choose another address with --metrics-address, or off"
+    )]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },

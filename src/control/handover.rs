@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -110,11 +110,14 @@ enum Missed {
 async fn offer(worker: &Worker, mut session: Session, mut passage: Passage) -> Result<i32, Missed> {
     for _ in 0..ID_ATTEMPTS {
         let backend_id = worker.ids.next();
-        if !passage.enter(backend_id) {
+        if !passage.enter(backend_id, &session.state.user) {
             continue;
         }
         session.state.backend_id = backend_id;
-        session = match handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await {
+        let offered = Instant::now();
+        let outcome = handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await;
+        worker.tally.offered(outcome.is_ok(), offered.elapsed());
+        session = match outcome {
             Ok(()) => {
                 passage.accepted();
                 return Ok(backend_id);

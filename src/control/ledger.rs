@@ -53,6 +53,7 @@ struct State {
 }
 
 struct Entry {
+    user: String,
     database: String,
     worker: u16,
     /// When the worker took it; `None` while it is being offered.
@@ -103,6 +104,14 @@ impl Ledger {
         self.lock().sessions.len()
     }
 
+    /// Shows every session to `visit`, those on their way included: its user, its
+    /// database, its worker. The table is locked meanwhile.
+    pub fn visit(&self, mut visit: impl FnMut(&str, &str, u16)) {
+        for entry in self.lock().sessions.values() {
+            visit(&entry.user, &entry.database, entry.worker);
+        }
+    }
+
     /// Takes in a report.
     pub fn reported(&self, worker: u16, report: &Report) {
         let now = Instant::now();
@@ -129,6 +138,7 @@ impl Ledger {
                     continue;
                 }
                 let entry = Entry {
+                    user: session.user.clone(),
                     database: session.database.clone(),
                     worker,
                     accepted: Some(now),
@@ -217,8 +227,8 @@ impl Passage {
         self.worker
     }
 
-    /// Enters the session under a backend id; false if the id is another's.
-    pub fn enter(&mut self, backend_id: i32) -> bool {
+    /// Enters the user's session under a backend id; false if the id is another's.
+    pub fn enter(&mut self, backend_id: i32, user: &str) -> bool {
         let mut state = self.ledger.lock();
         if state.sessions.contains_key(&backend_id) {
             return false;
@@ -227,6 +237,7 @@ impl Passage {
             state.sessions.remove(&before);
         }
         let entry = Entry {
+            user: user.to_owned(),
             database: self.database.clone(),
             worker: self.worker,
             accepted: None,
@@ -308,7 +319,7 @@ mod tests {
 
     fn send(ledger: &Arc<Ledger>, id: i32) -> Passage {
         let mut passage = ledger.place("a", Placement::Owner).ok().unwrap();
-        assert!(passage.enter(id));
+        assert!(passage.enter(id, "u"));
         passage
     }
 
@@ -366,9 +377,9 @@ mod tests {
         let id = BackendIds::new(1, 5).next();
         let _first = send(&ledger, id);
         let mut second = ledger.place("a", Placement::Owner).ok().unwrap();
-        assert!(!second.enter(id));
-        assert!(second.enter(id + 1));
-        assert!(second.enter(id + 2), "another attempt");
+        assert!(!second.enter(id, "u"));
+        assert!(second.enter(id + 1, "u"));
+        assert!(second.enter(id + 2, "u"), "another attempt");
         assert_eq!(ledger.sessions(), 2);
     }
 
@@ -383,15 +394,15 @@ mod tests {
         // The last id before the counter begins anew.
         let wrapping = BackendIds::new(1, (1 << 21) - 1);
         let mut passage = ledger.place("a", Placement::Owner).ok().unwrap();
-        assert!(passage.enter(wrapping.next()));
+        assert!(passage.enter(wrapping.next(), "u"));
         passage.accepted();
         let mut passage = ledger.place("a", Placement::Owner).ok().unwrap();
         let refused: Vec<i32> = (0..3)
             .map(|_| wrapping.next())
-            .filter(|id| !passage.enter(*id))
+            .filter(|id| !passage.enter(*id, "u"))
             .collect();
         assert_eq!(refused, lasting);
-        assert!(passage.enter(wrapping.next()));
+        assert!(passage.enter(wrapping.next(), "u"));
     }
 
     #[test]

@@ -112,7 +112,8 @@ fn is_missing(error: &io::Error) -> bool {
     )
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on one address; must be called inside a runtime.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

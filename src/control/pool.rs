@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::backend_id::BackendIds;
 use super::fatal::Fatal;
 use super::ledger::{Ledger, Passage};
+use super::observe::Tally;
 use super::placement::Placement;
 use crate::proto::worker_client::WorkerClient;
 use crate::proto::{ConfigureRequest, DrainRequest, HealthRequest, Report, ShutdownRequest};
@@ -36,6 +37,8 @@ pub struct Worker {
     pub handoff: PathBuf,
     /// The ids of its sessions.
     pub ids: BackendIds,
+    /// What happened to it.
+    pub tally: Tally,
     rpc: WorkerClient<Channel>,
     ledger: Arc<Ledger>,
     report: watch::Sender<Option<Report>>,
@@ -61,6 +64,7 @@ impl Worker {
             id,
             handoff,
             ids: BackendIds::new(id, u32::from_be_bytes(start)),
+            tally: Tally::default(),
             rpc,
             ledger,
             report: watch::Sender::new(None),
@@ -301,6 +305,16 @@ impl Pool {
     /// The worker of this number.
     pub fn worker(&self, id: u16) -> Option<&Arc<Worker>> {
         self.workers.get(&id)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers.values()
+    }
+
+    /// Who has what.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Until when a client that comes now may wait for a worker.

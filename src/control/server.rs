@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,9 +25,12 @@ use super::limits::{Limits, Policy};
 use super::listen::{self, UnixSocket};
 use super::logins::Logins;
 use super::negotiate::TlsOffer;
+use super::observe::Observer;
 use super::peer::Peers;
 use super::proxy::Proxies;
+use super::scrape;
 use super::standalone::{self, psql_command};
+use super::status::ControlSocket;
 use super::supervise::find_program;
 use super::workers::Workers;
 use crate::config::{Config, Mode, TlsMode, WorkerConfig};
@@ -56,6 +60,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     if config.settings.mode == Mode::Worker {
         return Err(become_worker(&config));
     }
+    let started = Instant::now();
     let mut signals = Signals::new()?;
     raise_descriptor_limit();
     config.notes.iter().for_each(|note| warn!("{note}"));
@@ -71,6 +76,9 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let (tcp, port) = listen::tcp(&settings.host, settings.port).await?;
     let mut unix = open_unix_socket(&config, port)?;
 
+    let metrics = scrape::open(settings.metrics_address)?;
+    let mut control_socket = ControlSocket::bind(data_dir.path())?;
+
     let (stop, stopping) = watch::channel(false);
     let (events, session_events) = mpsc::unbounded_channel();
     let mut workers = tokio::select! {
@@ -80,6 +88,18 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let limits = Limits::new(Policy::new(settings));
     limits.follow_sessions();
     tokio::spawn(follow_sessions(session_events, limits.clone()));
+    let observer = Arc::new(Observer {
+        pool: workers.pool.clone(),
+        limits: limits.clone(),
+        started,
+        data_dir: config.data_dir.clone(),
+        max_connections: settings.max_connections,
+        metrics: metrics.as_ref().map(|(_, address)| *address),
+    });
+    control_socket.serve(observer.clone());
+    if let Some((listener, _)) = metrics {
+        tokio::spawn(scrape::serve(listener, observer));
+    }
     let front = Arc::new(Front {
         tls: TlsOffer {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),

@@ -7,7 +7,7 @@
 //! alone until it has ended.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -95,12 +95,12 @@ impl WorkerSockets {
 
     /// Where this process reaches the handoff socket.
     pub fn handoff_path(&self) -> PathBuf {
-        address(&self.directory, &self.handle, HANDOFF)
+        address(&self.directory, self.handle.as_fd(), HANDOFF)
     }
 
     /// Where this process reaches the management socket.
     pub fn rpc_path(&self) -> PathBuf {
-        address(&self.directory, &self.handle, RPC)
+        address(&self.directory, self.handle.as_fd(), RPC)
     }
 }
 
@@ -115,11 +115,11 @@ impl Drop for WorkerSockets {
 
 /// The socket's path; where that is too long for a socket's address, a short
 /// one that leads through this process's handle of the directory.
-fn address(directory: &Path, handle: &OwnedFd, name: &str) -> PathBuf {
+pub fn address(directory: &Path, handle: BorrowedFd<'_>, name: &str) -> PathBuf {
     let plain = directory.join(name);
     match fits(&plain) {
         true => plain,
-        false => PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_fd().as_raw_fd())),
+        false => PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd())),
     }
 }
 

@@ -197,7 +197,10 @@ async fn keep_running(
             pause = (pause * 2).min(LONGEST_PAUSE);
             worker.process_begins();
             match program.spawn() {
-                Ok(process) => break process,
+                Ok(process) => {
+                    worker.tally.restarted();
+                    break process;
+                }
                 Err(error) => error!(worker = id, %error, "the worker cannot be started"),
             }
         };

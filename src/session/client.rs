@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use zeroize::Zeroizing;
 
+use super::counters::Traffic;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Handle;
 use super::message::check_header;
@@ -59,6 +60,8 @@ pub struct Client {
     written: usize,
     liveness: Liveness,
     closed: bool,
+    /// What was sent and not yet added to the counters.
+    pub traffic: Traffic,
 }
 
 /// A complete message, copied out of the input so that the session can work
@@ -89,6 +92,7 @@ impl Client {
             written: 0,
             liveness: Liveness::default(),
             closed: false,
+            traffic: Traffic::default(),
         };
         // Records that arrived together with the handshake's end.
         client.open(&[]).map_err(io::Error::other)?;
@@ -276,7 +280,10 @@ impl Client {
                 &self.sealed[self.written..],
                 nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
             ) {
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.traffic.bytes += count as u64;
+                }
                 Err(Errno::EAGAIN) => return Ok(false),
                 Err(Errno::EINTR) => {}
                 Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished),

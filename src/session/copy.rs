@@ -38,6 +38,9 @@ impl Session {
             Direction::In => self.copy_in(copy),
         };
         let rows = rows.map_err(|failure| explain(failure, handle.stopped()))?;
+        if copy.direction == Direction::Out {
+            self.client.traffic.rows += rows;
+        }
         Ok(format!("COPY {rows}"))
     }
 

@@ -6,6 +6,7 @@
 //! section 55.2.3 and 55.2.4.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::{Failure, SessionError};
 use super::message::Target;
@@ -162,7 +163,9 @@ impl Session {
         };
         let text = portal.statement.clone();
         let text = &text.sql;
+        let began = Instant::now();
         let result = self.execute_portal(&mut portal, limit);
+        self.policy.counters.ran(began.elapsed());
         let ended_transaction = matches!(
             portal.statement.action,
             Action::Session(SessionStatement::Commit { .. } | SessionStatement::Rollback { .. })

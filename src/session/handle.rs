@@ -26,6 +26,7 @@ pub struct Handle {
     statement: Mutex<InFlight>,
     client_gone: AtomicBool,
     ending: AtomicBool,
+    pinned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +73,7 @@ impl Handle {
             statement: Mutex::default(),
             client_gone: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            pinned: AtomicBool::new(false),
         }
     }
 
@@ -88,6 +90,15 @@ impl Handle {
     /// Is a statement running?
     pub fn is_running(&self) -> bool {
         self.lock().running
+    }
+
+    /// Is a transaction open, as far as the client was told?
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_pinned(&self, pinned: bool) {
+        self.pinned.store(pinned, Ordering::Relaxed);
     }
 
     /// Stops the statement in flight, if there is one; returns its serial for

@@ -11,6 +11,7 @@
 mod client;
 mod commands;
 mod copy;
+mod counters;
 mod cursors;
 mod deadline;
 mod duration;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use counters::Counters;
 pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
 pub use handle::{Handle, Stop};
@@ -67,6 +69,8 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// Keeps the timeouts of statements.
     pub deadlines: Arc<Deadlines>,
+    /// Counts what sessions do.
+    pub counters: Arc<Counters>,
 }
 
 impl Policy {
@@ -234,14 +238,20 @@ impl Session {
     /// panic ends this session, with an error, and no other.
     pub fn run(&mut self) -> Pause {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
-        match served {
+        let pause = match served {
             Ok(Ok(())) => Pause::Idle,
             Ok(Err(gone)) => Pause::Over(gone),
             Err(_) => Pause::Over(self.end(SessionError::fatal(
                 "XX000",
                 "internal error, the session is ended",
             ))),
-        }
+        };
+        self.count_traffic();
+        pause
+    }
+
+    fn count_traffic(&mut self) {
+        self.policy.counters.sent(&mut self.client.traffic);
     }
 
     fn serve(&mut self) -> Result<(), Gone> {
@@ -251,6 +261,7 @@ impl Session {
                 Ok(true) => self.message(&frame)?,
                 Ok(false) => {
                     self.client.flush(&self.handle)?;
+                    self.count_traffic();
                     if self.handle.is_ending() {
                         return Err(self.end(portal::shutdown()));
                     }
@@ -332,6 +343,7 @@ impl Session {
     /// Tells the client of an error and puts the transaction into the state that
     /// follows from it.
     fn report(&mut self, error: SessionError) -> Result<(), Gone> {
+        self.policy.counters.failed();
         if error.severity == Severity::Fatal {
             if error.sqlstate == "XX000" {
                 self.connection.instance().mark_dead();
@@ -351,6 +363,7 @@ impl Session {
 
     /// ReadyForQuery, and everything before it is sent.
     fn ready(&mut self) -> Result<(), Gone> {
+        self.handle.set_pinned(self.transaction.is_open());
         reply::ready_for_query(&mut self.client.output, self.transaction.status());
         // With more messages at hand their answers can share a write.
         if self.client.peek_kind().is_some() {

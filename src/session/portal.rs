@@ -85,6 +85,12 @@ impl Cursor {
     /// Sends up to `limit` rows. Having sent exactly the limit, it does not look
     /// whether there are more, just as PostgreSQL.
     pub fn send(&mut self, limit: u64, client: &mut Client, handle: &Handle) -> Result<Sent, Failure> {
+        let sent = self.send_rows(limit, client, handle)?;
+        client.traffic.rows += sent.rows;
+        Ok(sent)
+    }
+
+    fn send_rows(&mut self, limit: u64, client: &mut Client, handle: &Handle) -> Result<Sent, Failure> {
         let mut sent = 0;
         let mut bytes = 0;
         while sent < limit {
@@ -242,6 +248,7 @@ impl Spool {
                 check_stop(handle)?;
             }
         }
+        client.traffic.rows += sent;
         Ok(Sent {
             rows: sent,
             ended: sent < limit,

@@ -4,6 +4,7 @@
 //! otherwise. Source: PostgreSQL manual, section 55.2.2.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::{Failure, SessionError};
 use super::run::Ran;
@@ -33,8 +34,10 @@ impl Session {
         for range in statements {
             let start = range.start;
             let statement = self.plans.get(&query[range]);
-            self.run_simple(&statement, several)
-                .map_err(|failure| failure.locate(query, start))?;
+            let began = Instant::now();
+            let result = self.run_simple(&statement, several);
+            self.policy.counters.ran(began.elapsed());
+            result.map_err(|failure| failure.locate(query, start))?;
         }
         if self.transaction.state() == State::Implicit {
             self.commit()?;

@@ -93,6 +93,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
             spool_directory,
             timeouts: Timeouts::default(),
             deadlines: Arc::default(),
+            counters: Arc::default(),
         }),
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
     });

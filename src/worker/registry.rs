@@ -112,6 +112,11 @@ impl Registry {
         self.lock().handles().filter(|handle| handle.is_running()).count()
     }
 
+    /// How many sessions have a transaction open.
+    pub(super) fn pinned(&self) -> usize {
+        self.lock().handles().filter(|handle| handle.is_pinned()).count()
+    }
+
     /// The sessions that there are now.
     pub(super) fn live(&self) -> Vec<LiveSession> {
         self.lock().live()

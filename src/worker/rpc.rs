@@ -19,7 +19,7 @@ use crate::config::Size;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
     CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
-    LiveSession, Report, ShutdownReply, ShutdownRequest,
+    LiveSession, MetricsReply, MetricsRequest, Report, ShutdownReply, ShutdownRequest,
 };
 use crate::session::Stop;
 
@@ -154,5 +154,18 @@ impl Service for Management {
         let worker = self.worker.clone();
         tokio::spawn(async move { worker.drain(Duration::ZERO).await });
         Ok(Response::new(ShutdownReply {}))
+    }
+
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        let counters = &self.worker.policy.counters;
+        Ok(Response::new(MetricsReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine_version: crate::engine::library_version(),
+            pinned_sessions: self.worker.registry.pinned() as u32,
+            query_seconds: Some(counters.statement_seconds()),
+            query_errors: counters.errors(),
+            rows_sent: counters.rows_sent(),
+            bytes_sent: counters.bytes_sent(),
+        }))
     }
 }

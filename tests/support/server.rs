@@ -178,6 +178,8 @@ impl Server {
             ("--max-connections-per-ip", "0"),
             ("--auth-peer", "off"),
             ("--shutdown-timeout", "5s"),
+            // Many servers, one port.
+            ("--metrics-address", "off"),
             // Should a test fail between a control plane and the next.
             ("--orphan-timeout", "20s"),
         ] {

@@ -37,7 +37,7 @@ use crate::handoff::{self, Reason, Session, SessionState};
 use crate::proto::worker_server::{self, WorkerServer};
 use crate::proto::{
     CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
-    Report, ShutdownReply, ShutdownRequest,
+    MetricsReply, MetricsRequest, Report, ShutdownReply, ShutdownRequest,
 };
 use crate::tls::Channel;
 
@@ -341,5 +341,9 @@ impl worker_server::Worker for Management {
 
     async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
         Ok(Response::new(DrainReply { cut_short: 0 }))
+    }
+
+    async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
+        Ok(Response::new(MetricsReply::default()))
     }
 }

@@ -1,0 +1,207 @@
+//! `duckgres status`: what the server is doing, asked over a Unix socket in the
+//! data directory.
+//!
+//! The socket has mode 0600, and whoever connects is looked at as well
+//! (SO_PEERCRED): the server's own user and root are answered, nobody else.
+//! Like the metrics it can be asked at any time and costs nothing in between.
+
+mod show;
+mod table;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::UnixListener;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+use tracing::error;
+
+pub use show::{Ask, StatusError, show};
+
+use super::data_dir::private_directory;
+use super::error::StartError;
+use super::observe::Observer;
+use super::sockets::address;
+use crate::process;
+use crate::proto::control_server::{Control, ControlServer};
+use crate::proto::{BanStatus, DatabaseStatus, StatusReply, StatusRequest, UserStatus, WorkerStatus};
+
+const NAME: &str = "control.sock";
+
+const BACKLOG: i32 = 16;
+
+/// The socket that the operator's tool asks; removed when dropped. Only the owner
+/// of the data directory may make it.
+pub struct ControlSocket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens in the data directory.
+    pub fn bind(data_dir: &Path) -> Result<Self, StartError> {
+        let run = data_dir.join("run");
+        private_directory(&run).map_err(StartError::path(&run))?;
+        let path = run.join(NAME);
+        let listener = listen(&run).map_err(StartError::path(&path))?;
+        Ok(Self {
+            listener: Some(listener),
+            path,
+        })
+    }
+
+    /// Answers from now on, until the runtime ends.
+    pub fn serve(&mut self, observer: Arc<Observer>) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        let allowed = [0, geteuid().as_raw()];
+        let incoming = UnixListenerStream::new(listener).filter(move |connection| {
+            // An accept that failed is passed on; a stranger is not.
+            connection.as_ref().map_or(true, |stream| {
+                stream.peer_cred().is_ok_and(|peer| allowed.contains(&peer.uid()))
+            })
+        });
+        let service = ControlServer::new(Answers { observer });
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming);
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                error!(%error, "duckgres status is not answered any more");
+            }
+        });
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // The data directory is still ours.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn listen(run: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(run.join(NAME)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let handle: OwnedFd = std::fs::File::open(run)?.into();
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(address(run, handle.as_fd(), NAME))?)?;
+    // Nobody can connect before it listens.
+    std::fs::set_permissions(
+        run.join(NAME),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket.into())
+}
+
+struct Answers {
+    observer: Arc<Observer>,
+}
+
+#[tonic::async_trait]
+impl Control for Answers {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        Ok(Response::new(status(&self.observer).await))
+    }
+}
+
+async fn status(observer: &Observer) -> StatusReply {
+    let workers = observer.workers().await;
+    let mut census = observer.census();
+    for seen in &workers {
+        for name in seen.report.iter().flat_map(|report| &report.open_databases) {
+            census
+                .databases
+                .entry((name.clone(), seen.worker.id))
+                .or_default();
+        }
+    }
+    let workers = workers.iter().map(|seen| WorkerStatus {
+        id: seen.worker.id.into(),
+        process_id: seen.process().map(|(id, _)| id),
+        state: seen.state().to_owned(),
+        version: seen.counted.as_ref().map(|counted| counted.version.clone()),
+        engine_version: seen
+            .counted
+            .as_ref()
+            .map(|counted| counted.engine_version.clone()),
+        uptime_seconds: seen
+            .process()
+            .and_then(|(_, start)| Some(process::age(start)?.as_secs())),
+        sessions: census.workers.get(&seen.worker.id).copied().unwrap_or_default(),
+        pinned_sessions: seen.counted.as_ref().map(|counted| counted.pinned_sessions),
+        databases: seen
+            .report
+            .as_ref()
+            .map(|report| report.open_databases.len() as u32),
+        resident_bytes: seen.resident_bytes(),
+        restarts: seen.worker.tally.restarts(),
+    });
+    let bans = observer.limits.banned().into_iter().map(|ban| BanStatus {
+        network: ban.network.to_string(),
+        // Rounded up: who comes back when it is over is let in.
+        seconds_left: ban.left.as_millis().div_ceil(1000) as u64,
+    });
+    StatusReply {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process_id: std::process::id(),
+        uptime_seconds: observer.started.elapsed().as_secs(),
+        data_dir: observer.data_dir.display().to_string(),
+        metrics_url: observer
+            .metrics
+            .map_or_else(String::new, |address| format!("http://{address}/metrics")),
+        sessions: census.sessions,
+        max_connections: observer.max_connections,
+        workers: workers.collect(),
+        databases: census
+            .databases
+            .into_iter()
+            .map(|((name, worker), sessions)| DatabaseStatus {
+                name,
+                worker: worker.into(),
+                sessions,
+            })
+            .collect(),
+        users: census
+            .users
+            .into_iter()
+            .map(|(name, sessions)| UserStatus { name, sessions })
+            .collect(),
+        bans: bans.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_private_and_reachable_however_long_its_path_is() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["short".to_owned(), "x".repeat(150)] {
+            let data_dir = parent.path().join(name);
+            let path = data_dir.join("run").join(NAME);
+            let socket = ControlSocket::bind(&data_dir).unwrap();
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+            show::connect(&data_dir.join("run")).await.unwrap();
+            // A server that was killed has left its socket behind.
+            std::mem::forget(socket);
+            drop(ControlSocket::bind(&data_dir).unwrap());
+            assert!(!path.exists());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The asking side: one question, or one every few seconds.
+
+use std::io::{IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::Endpoint;
+
+use super::super::sockets::address;
+use super::{NAME, table};
+use crate::proto::control_client::ControlClient;
+use crate::proto::{StatusReply, StatusRequest};
+
+/// Longer than the control plane waits for its workers.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A status of 65,536 bans has some megabytes.
+const LARGEST: usize = 64 << 20;
+
+/// Begins a screen anew (ECMA-48: cursor home, erase below).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Ask {
+    /// Whose server.
+    pub data_dir: PathBuf,
+    /// For a program: one line of JSON for each answer.
+    pub json: bool,
+    /// Again and again, after this pause.
+    pub watch: Option<Duration>,
+}
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody listens.
+    #[error("no duckgres is running on the data directory {}: start it, or name another with --data-dir", .0.display())]
+    NotRunning(PathBuf),
+    /// Somebody else's server.
+    #[error("the duckgres on the data directory {} is another user's: ask as its user or as root", .0.display())]
+    NotAllowed(PathBuf),
+    /// It runs and says nothing.
+    #[error("the duckgres on the data directory {} does not answer", .0.display())]
+    Silent(PathBuf),
+    /// It says something else.
+    #[error("the duckgres on the data directory {} answered: {message}", path.display())]
+    Refused {
+        /// Whose.
+        path: PathBuf,
+        /// What.
+        message: String,
+    },
+    /// Something of the operating system's.
+    #[error("the status of the data directory {} cannot be asked for: {source}", path.display())]
+    Io {
+        /// Whose.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Asks, and prints the answer to standard output. With a pause it goes on until
+/// nobody reads any more, also over a restart of the server.
+pub async fn show(ask: &Ask) -> Result<(), StatusError> {
+    let Some(pause) = ask.watch else {
+        let status = question(&ask.data_dir).await?;
+        say(&text(ask, &status));
+        return Ok(());
+    };
+    let clear = !ask.json && std::io::stdout().is_terminal();
+    loop {
+        let mut screen = match question(&ask.data_dir).await {
+            Ok(status) => text(ask, &status),
+            Err(error) if ask.json => {
+                eprintln!("duckgres: {error}");
+                String::new()
+            }
+            Err(error) => format!("{error}\n"),
+        };
+        if clear {
+            screen.insert_str(0, CLEAR);
+        } else if !ask.json {
+            screen.push('\n');
+        }
+        if !say(&screen) {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn text(ask: &Ask, status: &StatusReply) -> String {
+    match ask.json {
+        // Numbers, texts and lists of them always have a JSON form.
+        true => serde_json::to_string(status).unwrap_or_default() + "\n",
+        false => table::text(status),
+    }
+}
+
+/// False if nobody reads.
+fn say(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+async fn question(data_dir: &Path) -> Result<StatusReply, StatusError> {
+    let path = || data_dir.to_path_buf();
+    let stream = connect(&data_dir.join("run")).await.map_err(|source| {
+        use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
+        match source.kind() {
+            NotFound | ConnectionRefused | NotADirectory => StatusError::NotRunning(path()),
+            PermissionDenied => StatusError::NotAllowed(path()),
+            _ => StatusError::Io { path: path(), source },
+        }
+    })?;
+    let mut stream = Some(stream);
+    let asked = async {
+        // The address only fills the request's header; the connection is there already.
+        let channel = Endpoint::from_static("http://control")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let stream = stream.take().ok_or(std::io::ErrorKind::NotConnected);
+                async move { Ok::<_, std::io::Error>(TokioIo::new(stream?)) }
+            }))
+            .await
+            .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut control = ControlClient::new(channel).max_decoding_message_size(LARGEST);
+        control.status(StatusRequest {}).await
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(StatusError::Refused {
+            path: path(),
+            message: status.message().to_owned(),
+        }),
+        Err(_) => Err(StatusError::Silent(path())),
+    }
+}
+
+pub(super) async fn connect(run: &Path) -> std::io::Result<UnixStream> {
+    let handle: OwnedFd = std::fs::File::open(run)?.into();
+    UnixStream::connect(address(run, handle.as_fd(), NAME)).await
+}
