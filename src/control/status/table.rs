@@ -117,7 +117,9 @@ fn section(title: &str, names: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
+        .set_style(TableComponent::VerticalLines, ' ')
         .set_style(TableComponent::HeaderLines, '─')
+        .set_style(TableComponent::MiddleHeaderIntersections, '─')
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(names.to_vec())
         .add_rows(rows);
@@ -214,6 +216,9 @@ mod tests {
             seconds_left: 61,
         }];
         let full = text(&status);
+        let line = "─".repeat(18);
+        let users = format!("\nUsers\n name    sessions\n{line}\n alice          2\n");
+        assert!(full.contains(&users), "{full}");
         for word in ["sa\u{fffd}les", "alice", "2001:db8::/64", "1m 1s"] {
             assert!(full.contains(word), "{full}");
         }
