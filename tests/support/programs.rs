@@ -67,7 +67,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     thread::spawn(move || stdin.write_all(input.as_bytes()));
     let out = collect(child.stdout.take().unwrap());
     let err = collect(child.stderr.take().unwrap());
-    let deadline = Instant::now() + 3 * PATIENCE;
+    let deadline = Instant::now() + 6 * PATIENCE;
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break status,
