@@ -229,6 +229,23 @@ settings! {
         env: "DUCKGRES_AUTHENTICATION_TIMEOUT", flag: "authentication-timeout", default: "60s",
     }
 
+    /// How long a statement may run; 0s sets no limit. A session can lower it with
+    /// SET and not raise it, like the two that follow.
+    "statement_timeout" => statement_timeout: Duration {
+        env: "DUCKGRES_STATEMENT_TIMEOUT", flag: "statement-timeout", default: "0s",
+    }
+
+    /// How long a client may say nothing outside of a transaction; 0s sets no limit.
+    "idle_session_timeout" => idle_session_timeout: Duration {
+        env: "DUCKGRES_IDLE_SESSION_TIMEOUT", flag: "idle-session-timeout", default: "0s",
+    }
+
+    /// How long a client may say nothing inside a transaction; 0s sets no limit.
+    "idle_in_transaction_session_timeout" => idle_in_transaction_session_timeout: Duration {
+        env: "DUCKGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT",
+        flag: "idle-in-transaction-session-timeout", default: "0s",
+    }
+
     /// How long running statements may go on when the server stops.
     "shutdown_timeout" => shutdown_timeout: Duration {
         env: "DUCKGRES_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", default: "30s",

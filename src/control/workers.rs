@@ -139,6 +139,11 @@ fn orders(settings: &Settings) -> ConfigureRequest {
         database_idle_milliseconds: milliseconds(settings.database_idle_timeout),
         hang_milliseconds: milliseconds(settings.hang_timeout),
         orphan_milliseconds: milliseconds(settings.orphan_timeout),
+        statement_timeout_milliseconds: milliseconds(settings.statement_timeout),
+        idle_session_timeout_milliseconds: milliseconds(settings.idle_session_timeout),
+        idle_in_transaction_session_timeout_milliseconds: milliseconds(
+            settings.idle_in_transaction_session_timeout,
+        ),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::proto::{
     CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
     LiveSession, Report, ShutdownReply, ShutdownRequest,
 };
-use crate::session::Stop;
+use crate::session::{Stop, Timeouts};
 
 /// Between two reports there is at least so much time: many changes, one report.
 const BREATH: Duration = Duration::from_millis(10);
@@ -97,6 +97,12 @@ impl Service for Management {
         worker
             .attendance
             .configure(some_time(request.orphan_milliseconds));
+        worker.policy.set_timeouts(Timeouts {
+            statement: some_time(request.statement_timeout_milliseconds),
+            idle_session: some_time(request.idle_session_timeout_milliseconds),
+            idle_in_transaction: some_time(request.idle_in_transaction_session_timeout_milliseconds),
+        });
+        worker.configured.send_replace(true);
         Ok(Response::new(ConfigureReply {}))
     }
 
