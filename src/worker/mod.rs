@@ -18,6 +18,7 @@ mod orphan;
 mod probe;
 mod registry;
 mod rpc;
+mod spill;
 mod watch;
 
 use std::path::PathBuf;
@@ -79,16 +80,18 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     let options = Options {
         memory_limit: config
             .memory_limit
-            .map(|size| size.to_string())
-            .or_else(memory::default_limit),
+            .map(|size| size.0)
+            .or_else(|| memory::budget(1)),
         threads: config.threads.map(|threads| threads.get() as usize),
         temp_directory: Some(spool_directory.clone()),
+        temp_quota: None,
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
     tokio::spawn(databases.clone().close_idle());
+    tokio::spawn(databases.clone().keep_shares());
     let worker = Arc::new(Worker {
         id: config.id,
         probe: probe::Probe::start(databases.clone()).map_err(|error| WorkerError::Io("probe", error))?,

@@ -15,7 +15,6 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{Worker, memory, stop_statement};
-use crate::config::Size;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
     CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
@@ -84,13 +83,14 @@ impl Service for Management {
         let request = request.into_inner();
         let worker = &self.worker;
         let memory_limit = match request.memory_limit_bytes {
-            0 => memory::default_limit(),
-            bytes => Some(Size(bytes).to_string()),
+            0 => memory::budget(request.worker_count),
+            bytes => Some(bytes),
         };
         worker
             .databases
             .configure(some_time(request.database_idle_milliseconds), |options| {
                 options.memory_limit = memory_limit;
+                options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
                 options.threads = (request.threads > 0).then_some(request.threads as usize);
             });
         worker.probe.configure(some_time(request.hang_milliseconds));
