@@ -68,10 +68,7 @@ impl Prepared {
         state: ffi::duckdb_state,
         connection: Arc<Shared>,
     ) -> Result<Prepared, Error> {
-        let prepared = Prepared {
-            raw,
-            connection: connection,
-        };
+        let prepared = Prepared { raw, connection };
         match state {
             ffi::DuckDBSuccess => Ok(prepared),
             // SAFETY: the statement object exists even when preparing failed.

@@ -151,7 +151,7 @@ impl Turn<'_, '_> {
         }
         client.flush(handle)?;
         encoded.clear();
-        Ok(check_stop(handle)?)
+        check_stop(handle)
     }
 }
 
