@@ -266,7 +266,7 @@ fn no_statement_reaches_another_database_the_configuration_or_its_own_file() {
             format!("create table saf_stolen as from read_text('{file}')"),
             format!("create view saf_stolen as from read_text('{file}')"),
             format!("create macro saf_stolen() as table from read_text('{file}')"),
-            format!("create macro saf_stolen(f) as table from read_text(f)"),
+            "create macro saf_stolen(f) as table from read_text(f)".to_string(),
             format!("prepare saf_stolen as from read_text('{file}')"),
             format!("insert into saf_own select 1 from read_text('{file}')"),
             format!("select (select content from read_text('{file}'))"),

@@ -53,10 +53,8 @@ impl Line {
         thread::spawn(move || {
             let namespace = File::open(path).unwrap();
             // SAFETY: changes this thread alone, which ends here.
-            assert_eq!(
-                unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) },
-                0
-            );
+            let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(entered, 0);
             TcpStream::connect((address, port)).unwrap()
         })
         .join()
