@@ -9,6 +9,8 @@
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! memory      what results and idle readers cost
 //! doors       who is let in: limits, proxies, logins, grants
+//! races       what raced or crashed in earlier designs, each by name
+//! resources   memory and disk, shared by the databases
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
 //! seen        metrics, and `duckgres status`
@@ -31,6 +33,8 @@ mod doors;
 mod first_use;
 mod memory;
 mod operation;
+mod races;
+mod resources;
 mod safety;
 mod seen;
 mod sql;

@@ -1,7 +1,7 @@
 //! Results cost the server a window, not their size; and a client that does
 //! not read holds up itself alone.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::message::*;
 use crate::support::server::resident_bytes;
@@ -59,14 +59,14 @@ fn a_hundred_million_rows_drained_slowly_cost_less_than_64_mib() {
             let mut session = Session::over(&server, transport);
             session.send(&messages);
             let (mut read, mut most) = (0, 0);
-            let end = Instant::now() + Duration::from_secs(3);
-            while Instant::now() < end {
-                // 16 MiB a second; the server could do a hundred times that.
-                read += session.read_some(1 << 18);
+            // At most 16 MiB a second; the server could do a hundred times that.
+            for step in 1..=128 {
+                while read < step << 18 {
+                    read += session.read_some(1 << 18);
+                }
                 most = most.max(resident_bytes(worker));
                 std::thread::sleep(Duration::from_millis(15));
             }
-            assert!(read > 1 << 20, "rows came");
             let grown = most.saturating_sub(before) >> 20;
             assert!(
                 grown < 64,

@@ -120,12 +120,12 @@ fn a_killed_worker_comes_back_while_the_others_go_on() {
 #[test]
 fn a_control_plane_that_is_killed_is_missed_by_nobody() {
     let Some(mut server) = server(4, &[]) else { return };
-    let mut sessions: Vec<Session> = (0..24)
+    let mut sessions: Vec<Session> = (0..100)
         .map(|i| Session::of(&server, &user(i % 4), Transport::ALL[i / 4 % 4]))
         .collect();
     let owners: Vec<u32> = sessions[..4].iter().map(Session::worker).collect();
     let processes: Vec<u32> = (1..=4).map(|id| server.worker_process(id)).collect();
-    let (done, working) = (AtomicBool::new(false), Barrier::new(25));
+    let (done, working) = (AtomicBool::new(false), Barrier::new(101));
     let mut server = thread::scope(|scope| {
         for session in &mut sessions {
             scope.spawn(|| {

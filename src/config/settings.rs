@@ -169,13 +169,15 @@ settings! {
         env: "DUCKGRES_FILE_ACCESS", flag: "file-access", default: "" or "no files",
     }
 
-    /// How much memory DuckDB may use, per worker.
+    /// How much memory DuckDB may use, per worker. The databases that a worker has
+    /// open have equal parts of it. The process needs some hundred megabytes more.
     "memory_limit" => memory_limit: Option<Size> {
         env: "DUCKGRES_MEMORY_LIMIT", flag: "memory-limit",
-        default: "" or "a part of the machine's or the control group's memory",
+        default: "" or "70 % of the machine's or the control group's memory, less if it is small, divided by the number of workers",
     }
 
-    /// How many threads DuckDB may use, per worker.
+    /// How many threads the statements of one database may use. They sleep while
+    /// statements are short; among databases the kernel divides the processors.
     "threads" => threads: Option<NonZeroU32> {
         env: "DUCKGRES_THREADS", flag: "threads", default: "" or "one for each processor",
     }
@@ -184,6 +186,12 @@ settings! {
     "temp_directory" => temp_directory: Option<PathBuf> {
         env: "DUCKGRES_TEMP_DIRECTORY", flag: "temp-directory",
         default: "" or "tmp in the data directory",
+    }
+
+    /// How much one database may put there; a statement that needs more fails.
+    "max_temp_directory_size" => max_temp_directory_size: Option<Size> {
+        env: "DUCKGRES_MAX_TEMP_DIRECTORY_SIZE", flag: "max-temp-directory-size",
+        default: "" or "half of what is free when the database is opened",
     }
 
     /// How many connections there may be at the same time; 0 sets no limit.
@@ -227,6 +235,23 @@ settings! {
     /// How long a client may take from connecting to being logged in.
     "authentication_timeout" => authentication_timeout: Duration {
         env: "DUCKGRES_AUTHENTICATION_TIMEOUT", flag: "authentication-timeout", default: "60s",
+    }
+
+    /// How long a statement may run; 0s sets no limit. A session can lower it with
+    /// SET and not raise it, like the two that follow.
+    "statement_timeout" => statement_timeout: Duration {
+        env: "DUCKGRES_STATEMENT_TIMEOUT", flag: "statement-timeout", default: "0s",
+    }
+
+    /// How long a client may say nothing outside of a transaction; 0s sets no limit.
+    "idle_session_timeout" => idle_session_timeout: Duration {
+        env: "DUCKGRES_IDLE_SESSION_TIMEOUT", flag: "idle-session-timeout", default: "0s",
+    }
+
+    /// How long a client may say nothing inside a transaction; 0s sets no limit.
+    "idle_in_transaction_session_timeout" => idle_in_transaction_session_timeout: Duration {
+        env: "DUCKGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT",
+        flag: "idle-in-transaction-session-timeout", default: "0s",
     }
 
     /// How long running statements may go on when the server stops.

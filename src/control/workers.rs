@@ -135,10 +135,17 @@ fn orders(settings: &Settings) -> ConfigureRequest {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     ConfigureRequest {
         memory_limit_bytes: settings.memory_limit.map_or(0, |size| size.0),
+        worker_count: settings.worker_count.get(),
+        temp_quota_bytes: settings.max_temp_directory_size.map_or(0, |size| size.0),
         threads: settings.threads.map_or(0, |threads| threads.get()),
         database_idle_milliseconds: milliseconds(settings.database_idle_timeout),
         hang_milliseconds: milliseconds(settings.hang_timeout),
         orphan_milliseconds: milliseconds(settings.orphan_timeout),
+        statement_timeout_milliseconds: milliseconds(settings.statement_timeout),
+        idle_session_timeout_milliseconds: milliseconds(settings.idle_session_timeout),
+        idle_in_transaction_session_timeout_milliseconds: milliseconds(
+            settings.idle_in_transaction_session_timeout,
+        ),
     }
 }
 

@@ -15,12 +15,14 @@ use super::{Error, Lease, LeaseError};
 /// How an instance is opened.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Upper bound of the buffer manager, as DuckDB writes sizes ("4GB").
-    pub memory_limit: Option<String>,
+    /// Upper bound of the buffer manager in bytes; the process needs more.
+    pub memory_limit: Option<u64>,
     /// Threads that the instance's queries share.
     pub threads: Option<usize>,
     /// Where larger-than-memory operators spill.
     pub temp_directory: Option<PathBuf>,
+    /// How many bytes they may put there.
+    pub temp_quota: Option<u64>,
     /// Where signed extension files are: `<dir>/v<version>/<platform>/<name>.duckdb_extension`.
     pub extension_directory: Option<PathBuf>,
     /// Extensions to load, by name.
@@ -39,6 +41,8 @@ pub struct Instance {
     /// Counts what may invalidate a plan that DuckDB does not notice by itself.
     generation: AtomicU64,
     dead: AtomicBool,
+    /// In bytes; 0 is DuckDB's own default.
+    memory_limit: AtomicU64,
     _lease: Option<Arc<Lease>>,
 }
 
@@ -82,7 +86,7 @@ impl Instance {
         config.set("autoload_known_extensions", "false")?;
         config.set("allow_community_extensions", "false")?;
         if let Some(limit) = &options.memory_limit {
-            config.set("memory_limit", limit)?;
+            config.set("memory_limit", &format!("{limit}B"))?;
         }
         let threads = options
             .threads
@@ -94,6 +98,9 @@ impl Instance {
         config.set("external_threads", &threads.to_string())?;
         if let Some(directory) = &options.temp_directory {
             config.set("temp_directory", &directory.to_string_lossy())?;
+        }
+        if let Some(quota) = &options.temp_quota {
+            config.set("max_temp_directory_size", &format!("{quota}B"))?;
         }
         if let Some(directory) = &options.extension_directory {
             config.set("extension_directory", &directory.to_string_lossy())?;
@@ -116,6 +123,7 @@ impl Instance {
             helpers: None,
             generation: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(0)),
             _lease: lease,
         };
         // SAFETY: the instance drops its helpers before it closes the database.
@@ -148,12 +156,24 @@ impl Instance {
             &format!("SET allowed_directories=[{}]", directories.join(", ")),
             "SET enable_external_access=false",
             &format!(
-                "SET allowed_configs=[{}, 'custom_profiling_settings']",
+                "SET allowed_configs=[{}, 'custom_profiling_settings', 'memory_limit']",
                 SESSION_SETTINGS.map(crate::sql::quote_literal).join(", ")
             ),
             "SET lock_configuration=true",
         ] {
             connection.run(statement)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the upper bound of the buffer manager, in bytes. Fails, and changes
+    /// nothing, as long as running statements need more. This is the one setting
+    /// of the instance that is not locked; `sql::policy` keeps it from clients.
+    pub fn limit_memory(self: &Arc<Self>, bytes: u64) -> Result<(), Error> {
+        if self.memory_limit.load(Ordering::Acquire) != bytes {
+            self.connect()?
+                .run(&format!("SET GLOBAL memory_limit='{bytes}B'"))?;
+            self.memory_limit.store(bytes, Ordering::Release);
         }
         Ok(())
     }

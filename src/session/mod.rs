@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use counters::Counters;
@@ -65,8 +65,8 @@ pub struct Policy {
     pub file_access: Vec<PathBuf>,
     /// Where suspended portals put their rows.
     pub spool_directory: PathBuf,
-    /// What sessions may take their time for.
-    pub timeouts: Timeouts,
+    /// What sessions that begin from now on may take their time for.
+    pub timeouts: RwLock<Timeouts>,
     /// Keeps the timeouts of statements.
     pub deadlines: Arc<Deadlines>,
     /// Counts what sessions do.
@@ -74,6 +74,15 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Other timeouts, for the sessions that begin from now on.
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        *self.timeouts.write().unwrap_or_else(PoisonError::into_inner) = timeouts;
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        *self.timeouts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check(&self, sql: &str) -> Result<(), SessionError> {
         Ok(policy::check(sql, &self.file_access)?)
     }
@@ -137,7 +146,7 @@ impl Session {
             client,
             handle,
             connection,
-            settings: Settings::new(&user, policy.timeouts),
+            settings: Settings::new(&user, policy.timeouts()),
             policy,
             protocol_minor,
             transaction: Transaction::new(),

@@ -6,6 +6,7 @@
 //! (no external access, locked configuration) are the second wall behind this.
 
 use super::classify::literal_value;
+use super::file_access::is_inside;
 use super::lexer::{Kind, Token, tokens};
 
 /// Why a statement is refused.
@@ -37,7 +38,7 @@ const COMMANDS: [(&[&str], &str); 8] = [
 
 /// Functions that change the instance for everyone, or write to the worker's
 /// own output.
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 15] = [
     "enable_logging",
     "disable_logging",
     "set_log_level",
@@ -50,7 +51,15 @@ const FUNCTIONS: [&str; 12] = [
     "disable_optimizer",
     "add_parquet_key",
     "getenv",
+    // SQL in a form that is not looked into here.
+    "json_execute_serialized_sql",
+    // They take addresses of memory.
+    "arrow_scan",
+    "arrow_scan_dumb",
 ];
+
+/// Behind these, a name with a parenthesis is a table with its columns.
+const BEFORE_A_TABLE: [&str; 5] = ["INTO", "TABLE", "EXISTS", "ON", "WITH"];
 
 /// Pragmas that only read.
 const READING_PRAGMAS: [&str; 10] = [
@@ -90,6 +99,11 @@ pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusa
             return Err(Refusal::Function(name));
         }
     }
+    // The session's own SET does not come here; inside EXPLAIN it would be DuckDB's.
+    let is_variable = all.get(1).is_some_and(|token| token.is(sql, "VARIABLE"));
+    if (starts("SET") || starts("RESET")) && !is_variable {
+        return Err(Refusal::Command("to set a parameter of the whole instance"));
+    }
     if starts("COPY") {
         check_copy(sql, all, file_access)?;
     }
@@ -99,7 +113,16 @@ pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusa
             if FUNCTIONS.contains(&name.as_str()) {
                 return Err(Refusal::Function(name));
             }
-            if is_file_function(&name) {
+            let is_table = at > 0 && BEFORE_A_TABLE.iter().any(|word| whole[at - 1].is(sql, word));
+            if name == "query" && !is_table {
+                // It runs SQL, which therefore must be there to be read.
+                let text = whole.get(at + 2).and_then(|token| literal_value(token, sql));
+                let ends = whole.get(at + 3).is_some_and(|token| token.text(sql) == ")");
+                match text {
+                    Some(text) if ends => check(&text, file_access)?,
+                    _ => return Err(Refusal::Function(name)),
+                }
+            } else if is_file_function(&name) {
                 check_files(sql, &whole[at + 2..], &name, file_access)?;
             }
         }
@@ -199,20 +222,6 @@ fn check_copy(sql: &str, all: &[Token], file_access: &[std::path::PathBuf]) -> R
     Ok(())
 }
 
-/// Is `file` an absolute path below one of `directories`, by its text alone?
-/// Links that lead out are DuckDB's to refuse, which resolves them.
-fn is_inside(file: &str, directories: &[std::path::PathBuf]) -> bool {
-    let path = std::path::Path::new(file);
-    let plain = path.is_absolute()
-        && !path
-            .components()
-            .any(|part| part == std::path::Component::ParentDir);
-    plain
-        && directories
-            .iter()
-            .any(|directory| path.starts_with(directory) && path != directory)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +244,14 @@ mod tests {
             "call enable_logging('x')",
             "select * from \"enable_logging\" ('x')",
             "select getenv('HOME')",
+            "set global memory_limit='1TB'",
+            "explain analyze set memory_limit='1TB'",
+            "explain (analyze) reset global memory_limit",
+            "from json_execute_serialized_sql(json_serialize_sql('select 1'))",
+            "from query('attach ''x.db''')",
+            "from query('from read_blob(''/data/x.duckdb'')')",
+            "from query('from ' || 'read_blob(''/data/x.duckdb'')')",
+            "create macro m(f) as table from query(f)",
         ] {
             assert!(refused(sql), "{sql}");
         }
@@ -243,6 +260,9 @@ mod tests {
             "pragma table_info('t')",
             "call pragma_version()",
             "select attach from t",
+            "from query('select 1')",
+            "create table query (a int)",
+            "insert into query (a) values (1)",
         ] {
             assert!(!refused(sql), "{sql}");
         }

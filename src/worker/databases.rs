@@ -5,6 +5,9 @@
 //! opens the instance, which stays open until nobody has claimed it for a
 //! while. One that an error has invalidated is not used again: its sessions
 //! end, and when the last is gone the file is opened anew.
+//!
+//! The worker's memory is shared by what is open, in equal parts that change
+//! whenever a database is opened or closed.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +19,16 @@ use tokio::time::Instant;
 
 use super::database_path;
 use super::registry::Registry;
+use super::{memory, spill};
 use crate::engine::{Instance, Lease, LeaseError, Options};
 use crate::session::SessionError;
 
 /// How long an instance that is to be closed may be kept by those who still use it.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+
+/// When shares that could not be set are tried again: a statement may need more
+/// than the new share at the moment.
+const SHARED_WITHIN: Duration = Duration::from_secs(1);
 
 /// All open databases, by name.
 #[derive(Debug)]
@@ -30,10 +38,14 @@ pub(super) struct Databases {
     state: Mutex<State>,
     /// Wakes [`Databases::close_idle`].
     reconsider: Notify,
+    /// Wakes [`Databases::keep_shares`].
+    divide: Notify,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Of each, but that the memory is all databases' together, and the temporary
+    /// directory the one in which each has its own.
     options: Options,
     /// How long a database stays open without a session.
     idle_timeout: Option<Duration>,
@@ -77,16 +89,18 @@ impl Databases {
                 entries: HashMap::new(),
             }),
             reconsider: Notify::new(),
+            divide: Notify::new(),
         }
     }
 
     /// What applies from now on: `change` gets the options of the instances that
-    /// are opened later, `idle_timeout` holds for the open ones too.
+    /// are opened later; their memory and `idle_timeout` hold for the open ones too.
     pub(super) fn configure(&self, idle_timeout: Option<Duration>, change: impl FnOnce(&mut Options)) {
         let mut state = self.lock();
         state.idle_timeout = idle_timeout;
         change(&mut state.options);
         self.reconsider.notify_one();
+        self.divide.notify_one();
     }
 
     /// Makes database `name` ours for a session. A file that does not exist is
@@ -134,6 +148,58 @@ impl Databases {
             Some((name.clone(), Arc::downgrade(instance.as_ref()?)))
         });
         open.collect()
+    }
+
+    /// The options for an instance of this database that is opened now.
+    fn options(&self, name: &str) -> Result<Options, std::io::Error> {
+        let state = self.lock();
+        let (mut options, open) = (state.options.clone(), state.entries.len());
+        drop(state);
+        options.memory_limit = options.memory_limit.map(|budget| memory::share(budget, open));
+        if let Some(root) = options.temp_directory {
+            let directory = spill::prepare(&root, name)?;
+            options.temp_quota = options.temp_quota.or_else(|| spill::quota(&directory));
+            options.temp_directory = Some(directory);
+        }
+        Ok(options)
+    }
+
+    /// Gives every open database its share of the memory, whenever it changes.
+    pub(super) async fn keep_shares(self: Arc<Self>) {
+        loop {
+            let changed = self.divide.notified();
+            let shared = self.share_out().await;
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(SHARED_WITHIN), if !shared => {}
+            }
+        }
+    }
+
+    /// False if some database does not have its share, or is not open yet.
+    async fn share_out(&self) -> bool {
+        let (budget, open) = {
+            let state = self.lock();
+            (state.options.memory_limit, state.entries.len())
+        };
+        let Some(budget) = budget else { return true };
+        let share = memory::share(budget, open);
+        let instances = self.instances();
+        let all = instances.len() == open;
+        let limit = move || {
+            let mut all = all;
+            for (name, instance) in instances {
+                let Some(instance) = instance.upgrade().filter(|instance| !instance.is_dead()) else {
+                    continue;
+                };
+                if let Err(error) = instance.limit_memory(share) {
+                    tracing::debug!(database = name, share, error = error.message, "keeps its memory");
+                    all = false;
+                }
+            }
+            all
+        };
+        tokio::task::spawn_blocking(limit).await.unwrap_or(false)
     }
 
     /// Closes what nobody uses, for as long as the worker lives.
@@ -188,6 +254,7 @@ impl Databases {
         if closed && unused(&state) {
             state.entries.remove(name);
             tracing::info!(database = name, "closed: nobody uses it");
+            self.divide.notify_one();
         } else if let Some(entry) = state.entries.get_mut(name) {
             entry.idle_since = Instant::now();
         }
@@ -295,9 +362,13 @@ impl Claim {
             return Err(SessionError::fatal("57P03", message));
         }
         let path = database_path(&self.databases.data_dir, &self.name);
-        let options = self.databases.lock().options.clone();
+        let options = self
+            .databases
+            .options(&self.name)
+            .map_err(|error| cannot_open(&self.name, format!("its temporary directory: {error}")))?;
         let lease = self.slot.lease.clone();
         let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
+        self.databases.divide.notify_one();
         match opened {
             Ok(Ok(instance)) => {
                 *slot = Some(instance.clone());

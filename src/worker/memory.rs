@@ -1,24 +1,46 @@
-//! How much memory DuckDB may use when nobody said.
+//! How much memory DuckDB may use, and how it is shared.
 //!
 //! DuckDB itself takes 80 % of the machine, whatever the control group allows,
-//! and its limit is not all that the process uses: encoded rows, other
-//! allocations and the code come on top. Source: systemd.resource-control(5),
-//! MemoryMax=; the kernel's cgroup-v2 documentation, memory.max.
+//! and for every instance anew. Here there is one budget: what the machine or the
+//! control group has, less the room for what DuckDB's limit does not count (rows
+//! on their way, threads, allocations of its own). Each worker has an equal part
+//! of it, and in a worker each open database an equal part of the worker's.
+//! Source: systemd.resource-control(5), MemoryMax=; the kernel's cgroup-v2
+//! documentation, memory.max.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The share of what there is, in percent.
-const SHARE: u64 = 70;
+const MIB: u64 = 1 << 20;
 
-/// A limit in the form that DuckDB reads, if the machine's memory can be found out.
-pub(super) fn default_limit() -> Option<String> {
+/// By so much a worker was seen to exceed DuckDB's limit.
+const ROOM: u64 = 400 * MIB;
+
+/// A database always has so much, however many there are: with less, DuckDB can
+/// do little.
+const LEAST: u64 = 32 * MIB;
+
+/// What each of `workers` may give to DuckDB when nobody said, if the machine's
+/// memory can be found out.
+pub(super) fn budget(workers: u32) -> Option<u64> {
     let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let group = fs::read_to_string("/proc/self/cgroup")
         .ok()
         .and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
     let available = group.map_or(machine, |group| group.min(machine));
-    Some(format!("{}MiB", available / 100 * SHARE / (1 << 20)))
+    Some(part(available, workers))
+}
+
+/// 70 %, or less where that would leave a worker less than its room; half at least.
+fn part(available: u64, workers: u32) -> u64 {
+    let workers = u64::from(workers.max(1));
+    let room = (available / 10 * 3).max(ROOM.saturating_mul(workers));
+    (available - room.min(available / 2)) / workers
+}
+
+/// What each of `open` databases has of a worker's budget.
+pub(super) fn share(budget: u64, open: usize) -> u64 {
+    (budget / (open.max(1) as u64)).max(LEAST)
 }
 
 /// MemTotal in bytes.
@@ -55,6 +77,18 @@ mod tests {
             meminfo_total("MemTotal:       2048 kB\nMemFree: 1 kB\n"),
             Some(2 << 20)
         );
+    }
+
+    #[test]
+    fn workers_and_databases_have_equal_parts_and_room_is_left() {
+        const GIB: u64 = 1024 * MIB;
+        assert_eq!(part(100 * GIB, 1) / GIB, 70);
+        assert_eq!(part(100 * GIB, 7) / GIB, 10);
+        assert_eq!(part(2 * GIB, 2), (2 * GIB - 2 * ROOM) / 2);
+        assert_eq!(part(512 * MIB, 4), 64 * MIB);
+        assert_eq!(share(4 * GIB, 0), 4 * GIB);
+        assert_eq!(share(4 * GIB, 4), GIB);
+        assert_eq!(share(GIB, 1000), LEAST);
     }
 
     #[test]

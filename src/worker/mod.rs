@@ -18,25 +18,31 @@ mod orphan;
 mod probe;
 mod registry;
 mod rpc;
+mod spill;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch::Sender;
 
 pub use activation::{Sockets, inherited_sockets};
 
 use crate::config::WorkerConfig;
 use crate::engine::Options;
-use crate::session::{Handle, Policy, Stop, Timeouts};
+use crate::session::{Handle, Policy, Stop};
 use databases::Databases;
 use registry::Registry;
 
 /// How long running statements may go on when the worker is told to stop by a
 /// signal.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long a session that waits in the handoff socket when the worker starts,
+/// waits for the control plane's first word.
+const FIRST_ORDER: Duration = Duration::from_secs(5);
 
 /// Why a worker cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,8 @@ struct Worker {
     registry: Arc<Registry>,
     policy: Arc<Policy>,
     watch: watch::Watch,
+    /// Has the control plane said what to go by?
+    configured: Sender<bool>,
 }
 
 /// Runs a worker until it is told to stop and has drained.
@@ -72,16 +80,18 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     let options = Options {
         memory_limit: config
             .memory_limit
-            .map(|size| size.to_string())
-            .or_else(memory::default_limit),
+            .map(|size| size.0)
+            .or_else(|| memory::budget(1)),
         threads: config.threads.map(|threads| threads.get() as usize),
         temp_directory: Some(spool_directory.clone()),
+        temp_quota: None,
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
     tokio::spawn(databases.clone().close_idle());
+    tokio::spawn(databases.clone().keep_shares());
     let worker = Arc::new(Worker {
         id: config.id,
         probe: probe::Probe::start(databases.clone()).map_err(|error| WorkerError::Io("probe", error))?,
@@ -91,15 +101,22 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         policy: Arc::new(Policy {
             file_access: config.file_access,
             spool_directory,
-            timeouts: Timeouts::default(),
+            timeouts: RwLock::default(),
             deadlines: Arc::default(),
             counters: Arc::default(),
         }),
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
+        configured: Sender::new(false),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
     let rpc = tokio::spawn(rpc::serve(worker.clone(), sockets.rpc));
-    let intake = tokio::spawn(drive::intake(worker.clone(), sockets.handoff));
+    let intake = tokio::spawn({
+        let worker = worker.clone();
+        async move {
+            worker.first_order().await;
+            drive::intake(worker, sockets.handoff).await
+        }
+    });
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         worker = worker.id,
@@ -122,6 +139,12 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 }
 
 impl Worker {
+    /// Sessions that are offered before would not have the timeouts of the others.
+    async fn first_order(&self) {
+        let mut configured = self.configured.subscribe();
+        let _ = tokio::time::timeout(FIRST_ORDER, configured.wait_for(|configured| *configured)).await;
+    }
+
     /// Ends all sessions: idle ones at once, busy ones when their statement is
     /// done or after `grace`; then closes the databases. Returns how many
     /// statements were cut short.

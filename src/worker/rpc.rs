@@ -15,13 +15,12 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{Worker, memory, stop_statement};
-use crate::config::Size;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
     CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
     LiveSession, MetricsReply, MetricsRequest, Report, ShutdownReply, ShutdownRequest,
 };
-use crate::session::Stop;
+use crate::session::{Stop, Timeouts};
 
 /// Between two reports there is at least so much time: many changes, one report.
 const BREATH: Duration = Duration::from_millis(10);
@@ -84,19 +83,26 @@ impl Service for Management {
         let request = request.into_inner();
         let worker = &self.worker;
         let memory_limit = match request.memory_limit_bytes {
-            0 => memory::default_limit(),
-            bytes => Some(Size(bytes).to_string()),
+            0 => memory::budget(request.worker_count),
+            bytes => Some(bytes),
         };
         worker
             .databases
             .configure(some_time(request.database_idle_milliseconds), |options| {
                 options.memory_limit = memory_limit;
+                options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
                 options.threads = (request.threads > 0).then_some(request.threads as usize);
             });
         worker.probe.configure(some_time(request.hang_milliseconds));
         worker
             .attendance
             .configure(some_time(request.orphan_milliseconds));
+        worker.policy.set_timeouts(Timeouts {
+            statement: some_time(request.statement_timeout_milliseconds),
+            idle_session: some_time(request.idle_session_timeout_milliseconds),
+            idle_in_transaction: some_time(request.idle_in_transaction_session_timeout_milliseconds),
+        });
+        worker.configured.send_replace(true);
         Ok(Response::new(ConfigureReply {}))
     }
 
