@@ -14,7 +14,7 @@
 //! - [`engine`]: the only door to DuckDB
 //! - [`systemd`]: what systemd and a service tell each other
 //!
-//! Beside them: [`process`], what both binaries do first; [`proto`], the contract
+//! Beside them: [`process`] and [`log`], what both binaries do first; [`proto`], the contract
 //! between them.
 
 pub mod config;
@@ -22,6 +22,7 @@ pub mod control;
 pub mod encode;
 pub mod engine;
 pub mod handoff;
+pub mod log;
 pub mod process;
 pub mod session;
 pub mod sql;
