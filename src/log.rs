@@ -108,7 +108,10 @@ mod tests {
         let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(!log.trim_end().contains(char::is_control), "{log:?}");
-        assert!(log.contains(r"refused: eve\n2026-01-01 INFO all is well\u{1b}[31m\u{9b}"), "{log}");
+        assert!(
+            log.contains(r"refused: eve\n2026-01-01 INFO all is well\u{1b}[31m\u{9b}"),
+            "{log}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! doors       who is let in: limits, proxies, logins, grants
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
+//! told        logs, and what users see and stop of each other
 //! workers     several workers: who serves what, and what survives whose death
 //! ```
 //!
@@ -33,5 +34,6 @@ mod operation;
 mod safety;
 mod sql;
 mod support;
+mod told;
 mod wire;
 mod workers;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::network::{Ipv6Prefix, Network};
 use super::node::{Content, Node, Origin, Problem};
+use super::query_log::{Statements, Threshold};
 use super::units::{Mode, Scalar, Size, TlsMode, TlsVersion};
 
 /// A type that a setting can have.
@@ -39,7 +40,7 @@ macro_rules! scalars {
 
 scalars!(
     String, bool, u16, u32, NonZeroU32, PathBuf, Size, Duration, Network, Ipv6Prefix, Mode, TlsMode,
-    TlsVersion
+    TlsVersion, Statements, Threshold
 );
 
 impl<T: Value> Value for Option<T> {

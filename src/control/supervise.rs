@@ -100,6 +100,7 @@ impl Supervisor {
                 let mut process = program
                     .spawn()
                     .map_err(|source| StartError::Spawn { path, source })?;
+                info!(worker = worker.id, "started the worker");
                 tokio::select! {
                     ready = worker.ready(FIRST_REPORT_WITHIN) => if !ready { return Err(StartError::WorkerSilent) },
                     ended = process.ended() => return Err(StartError::WorkerEnded(ended?.unwrap_or_default())),
@@ -197,7 +198,10 @@ async fn keep_running(
             pause = (pause * 2).min(LONGEST_PAUSE);
             worker.process_begins();
             match program.spawn() {
-                Ok(process) => break process,
+                Ok(process) => {
+                    info!(worker = id, "started the worker again");
+                    break process;
+                }
                 Err(error) => error!(worker = id, %error, "the worker cannot be started"),
             }
         };

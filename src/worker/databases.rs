@@ -216,7 +216,9 @@ impl Databases {
     /// Closes all of them: DuckDB checkpoints what has no sessions any more.
     pub(super) async fn close(&self) {
         let entries = std::mem::take(&mut self.lock().entries);
+        let databases = entries.len();
         let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
+        tracing::info!(databases, "closed all databases");
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -297,10 +299,13 @@ impl Claim {
         let path = database_path(&self.databases.data_dir, &self.name);
         let options = self.databases.lock().options.clone();
         let lease = self.slot.lease.clone();
+        let began = Instant::now();
         let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
         match opened {
             Ok(Ok(instance)) => {
                 *slot = Some(instance.clone());
+                let milliseconds = began.elapsed().as_millis() as u64;
+                tracing::info!(database = self.name, milliseconds, "opened");
                 Ok(instance)
             }
             Ok(Err(error)) => Err(cannot_open(&self.name, error.message)),
