@@ -9,15 +9,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::keep_stopping;
 use super::query_log::{QueryLog, Who};
 use super::registry::{Registry, Seen};
+use super::stop_statement;
 use crate::engine::{Cell, CellType, Host, Signal, View};
-use crate::session::{Ended, Observer, Stop};
+use crate::session::{Ended, Handle, Observer, Stop};
 
 use CellType::{BigInt, Integer, Text, Time};
+
+/// How often it is looked whether a session that is to end is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 static VIEWS: [View; 2] = [
     View {
@@ -180,18 +183,32 @@ impl Host for Answers {
         let Some(handle) = self.registry.reachable(target, asking)? else {
             return Ok(false);
         };
-        let why = match signal {
-            Signal::Cancel => Stop::Cancel,
-            Signal::Terminate => {
-                self.registry.end(target);
-                Stop::Shutdown
+        let registry = self.registry.clone();
+        match signal {
+            Signal::Cancel => {
+                self.runtime
+                    .spawn(async move { stop_statement(&handle, Stop::Cancel).await });
             }
-        };
-        if let Some(serial) = handle.stop(why) {
-            self.runtime
-                .spawn(async move { keep_stopping(&handle, serial).await });
+            Signal::Terminate => {
+                registry.end(target);
+                self.runtime
+                    .spawn(async move { see_out(&registry, target, &handle).await });
+            }
         }
         Ok(true)
+    }
+}
+
+/// Stops what a session runs until it is gone: a statement may be about to begin
+/// that an end at the next message would come too late for.
+async fn see_out(registry: &Registry, backend_id: i32, handle: &Arc<Handle>) {
+    let is_here = || {
+        let current = registry.get(backend_id);
+        current.is_some_and(|current| Arc::ptr_eq(&current, handle))
+    };
+    while is_here() {
+        stop_statement(handle, Stop::Shutdown).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
