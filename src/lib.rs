@@ -14,8 +14,8 @@
 //! - [`engine`]: the only door to DuckDB
 //! - [`systemd`]: what systemd and a service tell each other
 //!
-//! Beside them: [`process`], what both binaries do first; [`histogram`], what both
-//! count durations with; [`proto`], the contract between them.
+//! Beside them: [`process`] and [`log`], what both binaries do first; [`histogram`], what
+//! both count durations with; [`proto`], the contract between them.
 
 pub mod config;
 pub mod control;
@@ -23,6 +23,7 @@ pub mod encode;
 pub mod engine;
 pub mod handoff;
 pub mod histogram;
+pub mod log;
 pub mod process;
 pub mod session;
 pub mod sql;

@@ -14,6 +14,7 @@
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
 //! seen        metrics, and `duckgres status`
+//! told        logs, and what users see and stop of each other
 //! workers     several workers: who serves what, and what survives whose death
 //! ```
 //!
@@ -39,5 +40,6 @@ mod safety;
 mod seen;
 mod sql;
 mod support;
+mod told;
 mod wire;
 mod workers;

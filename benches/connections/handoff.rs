@@ -83,6 +83,7 @@ fn session(backend_id: i32, socket: OwnedFd) -> Result<Session> {
                 tls_cipher: String::new(),
             },
             create_database: true,
+            admin: false,
         },
     })
 }

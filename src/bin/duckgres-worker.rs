@@ -12,7 +12,7 @@ const THREADS: usize = 4096;
 fn main() -> ExitCode {
     let config = WorkerConfig::parse();
     duckgres::process::keep_secrets_out_of_core_dumps();
-    duckgres::process::log_to_stderr(&config.log_level);
+    duckgres::log::start(&config.log_level);
     let run = || -> Result<(), Box<dyn std::error::Error>> {
         let sockets = worker::inherited_sockets()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,7 +7,7 @@ use duckgres::config::cli::{self, Action};
 use duckgres::config::{self, Config};
 use duckgres::control::status::{Ask, show};
 use duckgres::control::{self, Ended};
-use duckgres::process;
+use duckgres::{log, process};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Outcome {
     process::keep_secrets_out_of_core_dumps();
-    process::log_to_stderr(&config.settings.log_level);
+    log::start(&config.settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match runtime.block_on(control::run(config))? {
         Ended::Drained => Ok(ExitCode::SUCCESS),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::network::{Ipv6Prefix, MetricsAddress, Network};
 use super::node::Problem;
 use super::peer_map::PeerMap;
+use super::query_log::{Statements, Threshold};
 use super::sources::Sources;
 use super::units::{Mode, Size, TlsMode, TlsVersion};
 use super::users::Users;
@@ -316,6 +317,28 @@ settings! {
     /// What is logged to standard error: error, warn, info, debug, trace, or
     /// such levels for parts of the program (`info,duckgres::control=debug`).
     "log_level" => log_level: String { env: "DUCKGRES_LOG", flag: "log-level", default: "info" }
+
+    /// Which statements are logged whatever time they take: `off`, `errors` or
+    /// `all`. A line has duration, rows, user, database, backend id and SQLSTATE.
+    "query_log" => query_log: Statements { env: "DUCKGRES_QUERY_LOG", flag: "query-log", default: "off" }
+
+    /// Statements that take at least so long are logged, whatever query_log says:
+    /// milliseconds, or a duration with units; 0 logs all, -1 none for their time.
+    "log_min_duration_statement" => log_min_duration_statement: Threshold {
+        env: "DUCKGRES_LOG_MIN_DURATION_STATEMENT", flag: "log-min-duration-statement", default: "-1",
+    }
+
+    /// Whether the query log has the text of statements. It may hold passwords and
+    /// everything else that is nobody's business.
+    "query_log_text" => query_log_text: bool {
+        env: "DUCKGRES_QUERY_LOG_TEXT", flag: "query-log-text", default: "off",
+    }
+
+    /// The file of the query log, with a JSON object on each line. It may be moved
+    /// away at any time, and is made anew then.
+    "query_log_file" => query_log_file: Option<PathBuf> {
+        env: "DUCKGRES_QUERY_LOG_FILE", flag: "query-log-file", default: "" or "the log of everything else",
+    }
 }
 
 /// Keys of the Go duckgres that have no meaning here, by their first part.
@@ -337,7 +360,6 @@ pub(super) const ELSEWHERE: &[&str] = &[
     "worker_idle_timeout",
     "handover_drain_timeout",
     "passthrough_users",
-    "query_log",
     "worker_backend",
     "k8s",
     "acme",

@@ -282,6 +282,10 @@ fn a_worker_reads_what_it_was_told() {
         temp_directory: None,
         file_access: vec![PathBuf::from("/srv/a"), PathBuf::from("/srv/b")],
         log_level: "info,duckgres=debug".into(),
+        query_log: Statements::Errors,
+        log_min_duration_statement: Threshold(Some(std::time::Duration::from_millis(250))),
+        query_log_text: true,
+        query_log_file: Some("/var/log/queries".into()),
     };
     let words = std::iter::once("duckgres-worker".into()).chain(told.to_args());
     assert_eq!(WorkerConfig::try_parse_from(words).unwrap(), told);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::network::{Ipv6Prefix, MetricsAddress, Network};
 use super::node::{Content, Node, Origin, Problem};
+use super::query_log::{Statements, Threshold};
 use super::units::{Mode, Scalar, Size, TlsMode, TlsVersion};
 
 /// A type that a setting can have.
@@ -51,7 +52,9 @@ scalars!(
     MetricsAddress,
     Mode,
     TlsMode,
-    TlsVersion
+    TlsVersion,
+    Statements,
+    Threshold
 );
 
 impl<T: Value> Value for Option<T> {

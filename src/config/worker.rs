@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::load::Config;
+use super::query_log::{QueryLog, Statements, Threshold};
 use super::settings::doc;
-use super::units::Size;
+use super::units::{Scalar, Size};
 
 /// The command line of `duckgres-worker`. Its two listening sockets are
 /// inherited as systemd passes them, named `handoff` and `rpc`; it is told no
@@ -51,6 +52,26 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "LEVEL", env = "DUCKGRES_LOG", default_value = "info", help = doc("log_level"))]
     #[allow(missing_docs, reason = "documented by the setting log_level")]
     pub log_level: String,
+
+    #[arg(long, value_name = "WHICH", env = "DUCKGRES_QUERY_LOG", default_value = "off", help = doc("query_log"))]
+    #[allow(missing_docs, reason = "documented by the setting query_log")]
+    pub query_log: Statements,
+
+    #[arg(long, value_name = "TIME", env = "DUCKGRES_LOG_MIN_DURATION_STATEMENT", default_value = "-1", help = doc("log_min_duration_statement"))]
+    #[allow(missing_docs, reason = "documented by the setting log_min_duration_statement")]
+    pub log_min_duration_statement: Threshold,
+
+    #[arg(long, env = "DUCKGRES_QUERY_LOG_TEXT", value_parser = on_or_off, action = clap::ArgAction::Set, default_value = "off", help = doc("query_log_text"))]
+    #[allow(missing_docs, reason = "documented by the setting query_log_text")]
+    pub query_log_text: bool,
+
+    #[arg(long, value_name = "FILE", env = "DUCKGRES_QUERY_LOG_FILE", help = doc("query_log_file"))]
+    #[allow(missing_docs, reason = "documented by the setting query_log_file")]
+    pub query_log_file: Option<PathBuf>,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    bool::scan(text).ok_or_else(|| format!("must be {}", bool::FORM))
 }
 
 impl WorkerConfig {
@@ -67,6 +88,20 @@ impl WorkerConfig {
             temp_directory: settings.temp_directory.clone(),
             file_access: settings.file_access.clone(),
             log_level: settings.log_level.clone(),
+            query_log: settings.query_log,
+            log_min_duration_statement: settings.log_min_duration_statement,
+            query_log_text: settings.query_log_text,
+            query_log_file: settings.query_log_file.clone(),
+        }
+    }
+
+    /// What the query log is to hold.
+    pub fn query_log(&self) -> QueryLog {
+        QueryLog {
+            statements: self.query_log,
+            threshold: self.log_min_duration_statement,
+            text: self.query_log_text,
+            file: self.query_log_file.clone(),
         }
     }
 
@@ -100,6 +135,18 @@ impl WorkerConfig {
             .iter()
             .for_each(|path| add("file-access", path.into()));
         add("log-level", self.log_level.clone().into());
+        add("query-log", self.query_log.to_string().into());
+        add(
+            "log-min-duration-statement",
+            self.log_min_duration_statement.to_string().into(),
+        );
+        add(
+            "query-log-text",
+            if self.query_log_text { "on" } else { "off" }.into(),
+        );
+        self.query_log_file
+            .iter()
+            .for_each(|path| add("query-log-file", path.into()));
         args
     }
 }

@@ -67,6 +67,7 @@ pub async fn hand_over(
             cancel_key,
             protocol_minor: minor,
             create_database: access.create_database,
+            admin: access.admin,
             user: startup.user,
             database: startup.database,
             settings: startup.settings,

@@ -231,6 +231,13 @@ fn announce(
     if let Some(command) = psql_command(&config.settings.host, port, unix, certificate, local) {
         text += &format!("\nConnect with:\n\n  {command}\n\n");
     }
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        host = config.settings.host.join(", "),
+        port,
+        socket = unix.map(|path| path.display().to_string()),
+        "listening"
+    );
     // Nobody may be reading it.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let _ = std::io::stdout().flush();

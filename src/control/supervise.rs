@@ -100,6 +100,7 @@ impl Supervisor {
                 let mut process = program
                     .spawn()
                     .map_err(|source| StartError::Spawn { path, source })?;
+                info!(worker = worker.id, "started the worker");
                 tokio::select! {
                     ready = worker.ready(FIRST_REPORT_WITHIN) => if !ready { return Err(StartError::WorkerSilent) },
                     ended = process.ended() => return Err(StartError::WorkerEnded(ended?.unwrap_or_default())),
@@ -199,6 +200,7 @@ async fn keep_running(
             match program.spawn() {
                 Ok(process) => {
                     worker.tally.restarted();
+                    info!(worker = id, "started the worker again");
                     break process;
                 }
                 Err(error) => error!(worker = id, %error, "the worker cannot be started"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use duckdb::ffi;
 
+use super::host::connection_id;
 use super::instance::c_string;
 use super::statement::Prepared;
 use super::{Error, Instance};
@@ -33,6 +34,8 @@ pub enum Metrics {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) raw: ffi::duckdb_connection,
+    /// Names it within its instance.
+    id: u64,
     pub(super) instance: Arc<Instance>,
 }
 
@@ -45,6 +48,7 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.instance.introductions().remove(self.id);
         // SAFETY: connected in `open`, disconnected only here.
         unsafe { ffi::duckdb_disconnect(&mut self.raw) };
     }
@@ -70,12 +74,26 @@ impl Connection {
         let mut raw = ptr::null_mut();
         // SAFETY: the database is open as long as `instance`; raw is an out parameter.
         match unsafe { ffi::duckdb_connect(database, &mut raw) } {
-            ffi::DuckDBSuccess => Ok(Connection {
-                shared: Arc::new(Shared { raw, instance }),
-                metrics: Cell::new(Metrics::All),
-            }),
+            ffi::DuckDBSuccess => {
+                let mut context = ptr::null_mut();
+                // SAFETY: the connection is alive; context is an out parameter, and ours.
+                let id = unsafe {
+                    ffi::duckdb_connection_get_client_context(raw, &mut context);
+                    connection_id(context)
+                };
+                Ok(Connection {
+                    shared: Arc::new(Shared { raw, id, instance }),
+                    metrics: Cell::new(Metrics::All),
+                })
+            }
             _ => Err(Error::new("Connection", "DuckDB refused a connection")),
         }
+    }
+
+    /// Tells the instance's [`Host`](super::Host) by which number it knows this
+    /// connection.
+    pub fn introduce(&self, number: i32) {
+        self.instance().introductions().insert(self.shared.id, number);
     }
 
     /// The instance that it belongs to.

@@ -10,6 +10,7 @@ use duckdb::ffi;
 
 use super::connection::Connection;
 use super::helpers::{Helpers, Running};
+use super::host::{self, Host, Introductions};
 use super::{Error, Lease, LeaseError};
 
 /// How an instance is opened.
@@ -29,6 +30,8 @@ pub struct Options {
     pub extensions: Vec<String>,
     /// Directories that SQL may read and write.
     pub file_access: Vec<PathBuf>,
+    /// Whom SQL may ask about the server.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 /// An open DuckDB instance. One per database file in a process; the lease that
@@ -43,6 +46,7 @@ pub struct Instance {
     dead: AtomicBool,
     /// In bytes; 0 is DuckDB's own default.
     memory_limit: AtomicU64,
+    introductions: Arc<Introductions>,
     _lease: Option<Arc<Lease>>,
 }
 
@@ -124,6 +128,7 @@ impl Instance {
             generation: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(0)),
+            introductions: Arc::default(),
             _lease: lease,
         };
         // SAFETY: the instance drops its helpers before it closes the database.
@@ -141,6 +146,10 @@ impl Instance {
     /// allows it: external access last, then the lock on the configuration.
     fn configure(self: &Arc<Self>, options: &Options) -> Result<(), Error> {
         let connection = self.connect()?;
+        if let Some(host) = &options.host {
+            // SAFETY: both are open, and the connection is of this database.
+            unsafe { host::register(self.raw, connection.shared.raw, host, &self.introductions) }?;
+        }
         for extension in &options.extensions {
             connection.run(&format!("LOAD {}", crate::sql::quote_identifier(extension)))?;
         }
@@ -186,6 +195,10 @@ impl Instance {
     /// A statement begins to run; it ends when the value is dropped.
     pub(super) fn begin(&self) -> Option<Running> {
         self.helpers.as_ref().and_then(Helpers::begin)
+    }
+
+    pub(super) fn introductions(&self) -> &Introductions {
+        &self.introductions
     }
 
     #[cfg(test)]

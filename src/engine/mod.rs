@@ -15,6 +15,7 @@ mod connection;
 mod copy_in;
 mod error;
 mod helpers;
+mod host;
 mod instance;
 mod lease;
 mod sqlstate;
@@ -30,6 +31,7 @@ pub use chunk::{Chunk, HugeInt, Interval, ListEntry, Strings, UHugeInt, Validity
 pub use connection::{Connection, Interrupt, Metrics};
 pub use copy_in::{Appender, INPUT as COPY_INPUT};
 pub use error::Error;
+pub use host::{Cell, CellType, Host, Signal, View};
 pub use instance::{Instance, Options};
 pub use lease::{Lease, LeaseError};
 pub use sqlstate::sqlstate;

@@ -109,6 +109,7 @@ const RULES: &[Rule] = &[
     rule("TransactionContext", "", "", "READ ONLY",                       "25006"),
     rule("TransactionContext", "", "", "",                                "40001"),
     rule("Invalid Input", "", "", "read-only",                            "25006"),
+    rule("Invalid Input", "", "", "permission denied",                    "42501"),
     rule("Invalid Input", "", "", "configuration has been locked",        "42501"),
     rule("Invalid Input", "", "", "Prepared statement",                   "08P01"),
     rule("Invalid Input", "", "", "",                                     "22023"),

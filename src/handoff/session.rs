@@ -56,6 +56,8 @@ pub struct SessionState {
     pub peer: PeerFacts,
     /// May the database file be created when it does not exist?
     pub create_database: bool,
+    /// Is it an administrator's, who sees and may end everybody's sessions?
+    pub admin: bool,
 }
 
 impl fmt::Debug for SessionState {

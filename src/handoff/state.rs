@@ -73,6 +73,7 @@ impl SessionState {
                 tls_cipher: self.peer.tls_cipher.clone(),
             }),
             create_database: self.create_database,
+            admin: self.admin,
         });
         let length = message.0.encoded_len();
         let mut out = Zeroizing::new(Vec::with_capacity(header_length + length));
@@ -117,6 +118,7 @@ impl SessionState {
                 tls_cipher: peer.tls_cipher,
             },
             create_database: message.create_database,
+            admin: message.admin,
         })
     }
 }

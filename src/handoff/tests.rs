@@ -88,6 +88,7 @@ fn session() -> (Session, UnixStream) {
             tls_cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
         },
         create_database: true,
+        admin: true,
     };
     (
         Session {

@@ -6,8 +6,8 @@
 //! section 55.2.3 and 55.2.4.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::activity::rows_of;
 use super::error::{Failure, SessionError};
 use super::message::Target;
 use super::portal::{Portal, Progress};
@@ -163,9 +163,10 @@ impl Session {
         };
         let text = portal.statement.clone();
         let text = &text.sql;
-        let began = Instant::now();
+        let begun = self.note_begin(text);
         let result = self.execute_portal(&mut portal, limit);
-        self.policy.counters.ran(began.elapsed());
+        self.note_end(text, begun, result.as_ref().copied());
+        let result = result.map(drop);
         let ended_transaction = matches!(
             portal.statement.action,
             Action::Session(SessionStatement::Commit { .. } | SessionStatement::Rollback { .. })
@@ -176,7 +177,8 @@ impl Session {
         result.map_err(|failure| failure.locate(text, 0))
     }
 
-    fn execute_portal(&mut self, portal: &mut Portal, limit: u64) -> Result<(), Failure> {
+    /// Returns how many rows were sent or changed.
+    fn execute_portal(&mut self, portal: &mut Portal, limit: u64) -> Result<u64, Failure> {
         let last_wish = self.is_last_wish();
         let timeout = self.settings.timeouts().statement;
         self.refuse_action_if_failed(&portal.statement.action)?;
@@ -185,7 +187,7 @@ impl Session {
             Progress::Ready => match &statement.action {
                 Action::Empty => {
                     reply::bare(&mut self.client.output, b'I');
-                    return Ok(());
+                    return Ok(0);
                 }
                 Action::Session(SessionStatement::Declare {
                     name,
@@ -253,10 +255,15 @@ impl Session {
             Progress::Done => return Err(SessionError::new("55000", "portal cannot be run").into()),
         };
         match tag {
-            Some(tag) => reply::command_complete(&mut self.client.output, &tag),
-            None => reply::bare(&mut self.client.output, b's'),
+            Some(tag) => {
+                reply::command_complete(&mut self.client.output, &tag);
+                Ok(rows_of(&tag))
+            }
+            None => {
+                reply::bare(&mut self.client.output, b's');
+                Ok(limit)
+            }
         }
-        Ok(())
     }
 
     /// Begins the transaction that lasts to the next Sync, unless the Sync is
@@ -280,7 +287,7 @@ impl Session {
     pub(super) fn sync(&mut self) -> Result<(), Failure> {
         self.skip_until_sync = false;
         if self.transaction.state() == State::Implicit {
-            self.commit()?;
+            self.commit_noted()?;
         }
         if self.transaction.state() == State::Idle {
             self.portals.clear();

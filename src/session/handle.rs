@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::activity::Activity;
 use super::deadline::Deadlines;
 use crate::engine::Interrupt;
 use crate::handoff::CancelKey;
@@ -24,6 +25,7 @@ pub struct Handle {
     interrupt: Interrupt,
     deadlines: Arc<Deadlines>,
     statement: Mutex<InFlight>,
+    activity: Mutex<Activity>,
     client_gone: AtomicBool,
     ending: AtomicBool,
     pinned: AtomicBool,
@@ -71,6 +73,7 @@ impl Handle {
             interrupt,
             deadlines,
             statement: Mutex::default(),
+            activity: Mutex::default(),
             client_gone: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
@@ -99,6 +102,15 @@ impl Handle {
 
     pub(super) fn set_pinned(&self, pinned: bool) {
         self.pinned.store(pinned, Ordering::Relaxed);
+    }
+
+    /// What the session is doing.
+    pub fn activity(&self) -> Activity {
+        self.activity_mut().clone()
+    }
+
+    pub(super) fn activity_mut(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops the statement in flight, if there is one; returns its serial for

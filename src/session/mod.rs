@@ -8,6 +8,7 @@
 //!
 //! Source: PostgreSQL manual, chapter 55 "Frontend/Backend Protocol".
 
+mod activity;
 mod client;
 mod commands;
 mod copy;
@@ -34,8 +35,9 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+pub use activity::{Activity, Ended, Observer};
 pub use counters::Counters;
 pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
@@ -94,6 +96,7 @@ pub struct Session {
     handle: Arc<Handle>,
     connection: Connection,
     policy: Arc<Policy>,
+    observer: Arc<dyn Observer>,
     protocol_minor: u32,
     settings: Settings,
     transaction: Transaction,
@@ -102,6 +105,8 @@ pub struct Session {
     plans: PlanCache,
     /// Counted up to where it no longer matters.
     statements_run: u32,
+    /// The statement in hand has ended its transaction, and that was told.
+    transaction_told: bool,
     /// After an error in the extended protocol, messages are passed over.
     skip_until_sync: bool,
 }
@@ -117,12 +122,14 @@ pub enum Pause {
 
 impl Session {
     /// Takes up a session that the control plane has authenticated: tells the
-    /// client its parameters and key, and that it may begin.
+    /// client its parameters and key, and that it may begin. `observer` is told
+    /// what it does.
     pub fn start(
         socket: std::os::fd::OwnedFd,
         state: SessionState,
         connection: Connection,
         policy: Arc<Policy>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Session, Gone> {
         let SessionState {
             backend_id,
@@ -142,18 +149,21 @@ impl Session {
             connection.interrupt_handle(),
             policy.deadlines.clone(),
         ));
+        connection.introduce(backend_id);
         let mut session = Session {
             client,
             handle,
             connection,
             settings: Settings::new(&user, policy.timeouts()),
             policy,
+            observer,
             protocol_minor,
             transaction: Transaction::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             plans: PlanCache::default(),
             statements_run: 0,
+            transaction_told: false,
             skip_until_sync: false,
         };
         if let Err(mut error) = session.greet(&settings) {
@@ -170,6 +180,8 @@ impl Session {
                 self.connection.run(&statement)?;
             }
         }
+        let name = self.settings.show("application_name").unwrap_or_default();
+        self.note_application_name(&name);
         self.client.set_liveness(self.settings.liveness());
         for (name, value) in self.settings.reported() {
             reply::parameter_status(&mut self.client.output, name, &value);
@@ -289,6 +301,9 @@ impl Session {
     /// Ends the session with an error. The client is told if it can be.
     fn end(&mut self, error: SessionError) -> Gone {
         self.portals.clear();
+        if self.transaction.is_open() {
+            self.note_transaction(false);
+        }
         self.transaction.rollback(&self.connection);
         reply::error_response(&mut self.client.output, &error);
         let _ = self.client.flush(&self.handle);
@@ -321,14 +336,27 @@ impl Session {
     fn dispatch(&mut self, message: Message<'_>) -> Result<(), Failure> {
         match message {
             Message::Query(text) => self.simple_query(text),
-            Message::Parse { name, query, types } => self.parse(name, query, types),
+            Message::Parse { name, query, types } => {
+                let began = Instant::now();
+                let result = self.parse(name, query, types);
+                self.note_failure(query, began, &result);
+                result
+            }
             Message::Bind {
                 portal,
                 statement,
                 formats,
                 parameters,
                 results,
-            } => self.bind(portal, statement, &formats, &parameters, &results),
+            } => {
+                let began = Instant::now();
+                let result = self.bind(portal, statement, &formats, &parameters, &results);
+                if result.is_err() {
+                    let text = self.statements.get(statement).cloned();
+                    self.note_failure(text.as_ref().map_or("", |text| &text.sql), began, &result);
+                }
+                result
+            }
             Message::Describe(target) => self.describe(&target),
             Message::Execute { portal, limit } => self.execute(portal, limit),
             Message::Close(target) => self.close(&target),
@@ -373,6 +401,7 @@ impl Session {
     /// ReadyForQuery, and everything before it is sent.
     fn ready(&mut self) -> Result<(), Gone> {
         self.handle.set_pinned(self.transaction.is_open());
+        self.note_ready();
         reply::ready_for_query(&mut self.client.output, self.transaction.status());
         // With more messages at hand their answers can share a write.
         if self.client.peek_kind().is_some() {
@@ -384,6 +413,7 @@ impl Session {
 
     /// What must happen when a transaction has ended, either way.
     fn after_transaction(&mut self, committed: bool) {
+        self.note_transaction(committed);
         self.portals.clear();
         for change in self.settings.end_transaction(committed) {
             // The values were in force before, so DuckDB takes them again.
@@ -400,6 +430,9 @@ impl Session {
             self.client.set_liveness(self.settings.liveness());
         }
         if let Some((name, value)) = change.report {
+            if name == "application_name" {
+                self.note_application_name(&value);
+            }
             reply::parameter_status(&mut self.client.output, name, &value);
         }
         Ok(())

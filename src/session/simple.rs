@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::activity::rows_of;
 use super::error::{Failure, SessionError};
 use super::run::Ran;
 use super::statement::{Action, Statement};
@@ -26,23 +27,38 @@ impl Session {
         if several {
             // A syntax error anywhere keeps all of it from running.
             self.quiesce()?;
+            let began = Instant::now();
             for range in &statements {
-                self.parse_simple(&query[range.clone()])
-                    .map_err(|error| SessionError::from(error).locate(query, range.start))?;
+                let parsed = self
+                    .parse_simple(&query[range.clone()])
+                    .map_err(|error| SessionError::from(error).locate(query, range.start).into());
+                self.note_failure(query, began, &parsed);
+                parsed?;
             }
         }
         for range in statements {
             let start = range.start;
             let statement = self.plans.get(&query[range]);
-            let began = Instant::now();
-            let result = self.run_simple(&statement, several);
-            self.policy.counters.ran(began.elapsed());
-            result.map_err(|failure| failure.locate(query, start))?;
+            let begun = self.note_begin(&statement.sql);
+            let ran = self.run_simple(&statement, several);
+            self.note_end(&statement.sql, begun, ran.as_ref().map(|tag| rows_of(tag)));
+            let tag = ran.map_err(|failure| failure.locate(query, start))?;
+            if !tag.is_empty() {
+                reply::command_complete(&mut self.client.output, &tag);
+            }
         }
         if self.transaction.state() == State::Implicit {
-            self.commit()?;
+            self.commit_noted()?;
         }
         Ok(self.ready()?)
+    }
+
+    /// Commits what belongs to no single statement.
+    pub(super) fn commit_noted(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let result = self.commit();
+        self.note_failure("COMMIT", began, &result);
+        result
     }
 
     fn parse_simple(&self, statement: &str) -> Result<(), engine::Error> {
@@ -53,26 +69,25 @@ impl Session {
         }
     }
 
-    fn run_simple(&mut self, statement: &Arc<Statement>, several: bool) -> Result<(), Failure> {
-        let tag = match &statement.action {
-            Action::Empty => return Ok(()),
-            Action::Session(command) => self.run_command(command, &[], true)?,
+    /// Runs a statement and returns its tag, which is empty if it has none.
+    fn run_simple(&mut self, statement: &Arc<Statement>, several: bool) -> Result<String, Failure> {
+        match &statement.action {
+            Action::Empty => Ok(String::new()),
+            Action::Session(command) => self.run_command(command, &[], true),
             action => {
                 self.refuse_if_failed()?;
                 if several && self.transaction.state() == State::Idle {
                     self.transaction.begin_implicit(&self.connection)?;
                 }
                 match action {
-                    Action::Copy(copy) => self.run_copy(copy)?,
+                    Action::Copy(copy) => self.run_copy(copy),
                     _ => match self.run_engine(statement, &[], &[], u64::MAX, true)? {
-                        Ran::Complete(tag, _) => tag,
+                        Ran::Complete(tag, _) => Ok(tag),
                         // No result has as many rows as the limit.
-                        Ran::Suspended(_) => return Ok(()),
+                        Ran::Suspended(_) => Ok(String::new()),
                     },
                 }
             }
-        };
-        reply::command_complete(&mut self.client.output, &tag);
-        Ok(())
+        }
     }
 }

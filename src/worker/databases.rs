@@ -283,7 +283,9 @@ impl Databases {
     /// Closes all of them: DuckDB checkpoints what has no sessions any more.
     pub(super) async fn close(&self) {
         let entries = std::mem::take(&mut self.lock().entries);
+        let databases = entries.len();
         let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
+        tracing::info!(databases, "closed all databases");
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -367,11 +369,14 @@ impl Claim {
             .options(&self.name)
             .map_err(|error| cannot_open(&self.name, format!("its temporary directory: {error}")))?;
         let lease = self.slot.lease.clone();
+        let began = Instant::now();
         let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
         self.databases.divide.notify_one();
         match opened {
             Ok(Ok(instance)) => {
                 *slot = Some(instance.clone());
+                let milliseconds = began.elapsed().as_millis() as u64;
+                tracing::info!(database = self.name, milliseconds, "opened");
                 Ok(instance)
             }
             Ok(Err(error)) => Err(cannot_open(&self.name, error.message)),

@@ -9,7 +9,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Worker;
+use super::activity::Witness;
 use super::databases::{Claim, Unclaimed};
+use super::query_log::Who;
 use super::registry::{Full, Place};
 use crate::engine::Instance;
 use crate::handoff::{Incoming, Listener, Offer, Reason};
@@ -75,13 +77,19 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
         Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
     };
     let (socket, state) = (session.socket, session.state);
-    let database = state.database.clone();
+    let (database, admin) = (state.database.clone(), state.admin);
     tracing::debug!(
-        backend = state.backend_id,
+        backend_id = state.backend_id,
         user = state.user,
         database,
         "session begins"
     );
+    let who = Who {
+        user: state.user.clone(),
+        database: database.clone(),
+        backend_id: state.backend_id,
+    };
+    let witness = Arc::new(Witness::new(who, worker.query_log.clone(), &worker.transactions));
     let opened = match &claim {
         Ok(claim) => claim.open().await,
         Err(error) => Err(error.clone()),
@@ -91,7 +99,7 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
     let started = tokio::task::spawn_blocking(move || {
         let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
         match connection {
-            Ok(connection) => Session::start(socket, state, connection, policy),
+            Ok(connection) => Session::start(socket, state, connection, policy, witness),
             Err(error) => {
                 Session::refuse(socket, state, &error);
                 Err(Gone::Ended(error))
@@ -100,13 +108,13 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
     });
     match started.await {
         Ok(Ok(session)) => {
-            place.fill(session.handle().clone());
+            place.fill(session.handle().clone(), admin);
             if let Err(error) = worker.watch.add(session.socket(), session.handle().backend_id()) {
                 tracing::warn!(%error, "a client that vanishes will not be noticed");
             }
             let id = session.handle().backend_id();
             let end = drive(&worker, session, &place, &instance).await;
-            tracing::debug!(backend = id, end, "session is over");
+            tracing::debug!(backend_id = id, end, "session is over");
         }
         Ok(Err(gone)) => tracing::debug!(%gone, "a session did not begin"),
         Err(_) => tracing::error!("a session panicked before it began"),

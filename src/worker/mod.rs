@@ -11,11 +11,13 @@
 //! change of thread.
 
 mod activation;
+mod activity;
 mod databases;
 mod drive;
 mod memory;
 mod orphan;
 mod probe;
+mod query_log;
 mod registry;
 mod rpc;
 mod spill;
@@ -64,6 +66,8 @@ struct Worker {
     attendance: orphan::Attendance,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
+    query_log: Option<Arc<query_log::QueryLog>>,
+    transactions: Arc<activity::Transactions>,
     watch: watch::Watch,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
@@ -76,7 +80,12 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         .clone()
         .unwrap_or_else(|| config.data_dir.join("tmp"));
     std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
+    let query_log = query_log::QueryLog::start(&config.query_log())
+        .map_err(|error| WorkerError::Io("query_log_file", error))?
+        .map(Arc::new);
     let registry = Arc::new(Registry::default());
+    let transactions = Arc::new(activity::Transactions::default());
+    let answers = activity::Answers::new(registry.clone(), transactions.clone());
     let options = Options {
         memory_limit: config
             .memory_limit
@@ -88,6 +97,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
+        host: Some(Arc::new(answers)),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
     tokio::spawn(databases.clone().close_idle());
@@ -105,6 +115,8 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
             deadlines: Arc::default(),
             counters: Arc::default(),
         }),
+        query_log: query_log.clone(),
+        transactions,
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
         configured: Sender::new(false),
     });
@@ -135,6 +147,9 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     worker.drain(GRACE).await;
     rpc.abort();
+    if let Some(log) = query_log {
+        let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+    }
     Ok(())
 }
 

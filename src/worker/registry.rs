@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::proto::LiveSession;
-use crate::session::Handle;
+use crate::session::{Activity, Handle};
 
 /// The sessions of a worker.
 #[derive(Debug)]
@@ -26,10 +27,27 @@ struct Sessions {
 #[derive(Debug)]
 struct Entry {
     about: LiveSession,
+    since: SystemTime,
+    /// Sees and stops the sessions of all users.
+    admin: bool,
     /// `None` while the session is on its way in.
     handle: Option<Arc<Handle>>,
     /// Wakes it when it is idle.
     wake: Arc<Notify>,
+}
+
+/// A session as another one sees it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) about: LiveSession,
+    pub(super) since: SystemTime,
+    pub(super) activity: Activity,
+}
+
+impl Entry {
+    fn may_see(&self, other: &Entry) -> bool {
+        self.admin || self.about.user == other.about.user
+    }
 }
 
 impl Sessions {
@@ -82,6 +100,8 @@ impl Registry {
         let wake = Arc::new(Notify::new());
         let entry = Entry {
             about,
+            since: SystemTime::now(),
+            admin: false,
             handle: None,
             wake: wake.clone(),
         };
@@ -141,6 +161,68 @@ impl Registry {
                 handle.end();
                 entry.wake.notify_one();
             }
+        }
+    }
+
+    /// The sessions that the session `asking` may see.
+    pub(super) fn seen_by(&self, asking: i32) -> Vec<Seen> {
+        let sessions = self.lock();
+        let Some(asking) = sessions.by_id.get(&asking) else {
+            return Vec::new();
+        };
+        let visible = sessions.by_id.values().filter(|entry| asking.may_see(entry));
+        visible
+            .filter_map(|entry| {
+                Some(Seen {
+                    about: entry.about.clone(),
+                    since: entry.since,
+                    activity: entry.handle.as_ref()?.activity(),
+                })
+            })
+            .collect()
+    }
+
+    /// The databases that the session `asking` may see, with their numbers of
+    /// sessions: its own, or for an administrator all that have some.
+    pub(super) fn databases_seen_by(&self, asking: i32) -> Vec<(String, usize)> {
+        let sessions = self.lock();
+        let Some(asking) = sessions.by_id.get(&asking) else {
+            return Vec::new();
+        };
+        let mut databases = std::collections::BTreeMap::<String, usize>::new();
+        for entry in sessions.by_id.values() {
+            if asking.admin || entry.about.database == asking.about.database {
+                *databases.entry(entry.about.database.clone()).or_default() += 1;
+            }
+        }
+        databases.into_iter().collect()
+    }
+
+    /// The session `target`, for the session `asking` to stop.
+    ///
+    /// # Errors
+    /// It is not for `asking` to stop; the text is for the client.
+    pub(super) fn reachable(&self, target: i32, asking: i32) -> Result<Option<Arc<Handle>>, String> {
+        let sessions = self.lock();
+        let (Some(target), Some(asking)) = (sessions.by_id.get(&target), sessions.by_id.get(&asking)) else {
+            return Ok(None);
+        };
+        match asking.may_see(target) {
+            true => Ok(target.handle.clone()),
+            false => Err("permission denied to stop a session of another user".to_owned()),
+        }
+    }
+
+    /// Ends a session: at once if it is idle, otherwise at its next message.
+    pub(super) fn end(&self, backend_id: i32) {
+        if let Some(Entry {
+            handle: Some(handle),
+            wake,
+            ..
+        }) = self.lock().by_id.get(&backend_id)
+        {
+            handle.end();
+            wake.notify_one();
         }
     }
 
@@ -217,14 +299,16 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The session is running now and can be reached through `handle`.
-    pub(super) fn fill(&self, handle: Arc<Handle>) {
+    /// The session is running now and can be reached through `handle`; is it an
+    /// administrator's?
+    pub(super) fn fill(&self, handle: Arc<Handle>, admin: bool) {
         let mut sessions = self.registry.lock();
         if self.registry.is_draining() {
             handle.end();
         }
         if let Some(entry) = sessions.by_id.get_mut(&self.backend_id) {
             entry.handle = Some(handle);
+            entry.admin = admin;
         }
         self.registry.changed(&sessions);
     }

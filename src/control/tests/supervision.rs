@@ -36,6 +36,10 @@ fn program(directory: &Path, body: &str) -> Program {
         temp_directory: None,
         file_access: Vec::new(),
         log_level: "info".into(),
+        query_log: Default::default(),
+        log_min_duration_statement: Default::default(),
+        query_log_text: false,
+        query_log_file: None,
     };
     Program {
         path,
