@@ -104,7 +104,6 @@ mod tests {
             "a/1.csv",
             "a/new/new",
             "a/*.csv",
-            "*/1.csv",
             "in/1.csv",
             "a/b/**/*.csv",
             "a/?.csv",
@@ -121,6 +120,8 @@ mod tests {
             "a/o?t/x.duckdb",
             "a/[o]ut/x.duckdb",
             "*/out/x.duckdb",
+            // Where a link leads that leads nowhere now can change.
+            "*/1.csv",
             "**",
             "**/x.duckdb",
             "a/**/x.duckdb",
