@@ -1,7 +1,7 @@
 //! The door for Prometheus: `GET /metrics` over HTTP/1.1, and nothing else.
 //!
-//! Whoever connects can make the server keep [`MOST`] connections for
-//! [`LONGEST`] each; others wait in the kernel's queue. Every connection has one
+//! Whoever connects can make the server keep `MOST` connections for
+//! `LONGEST` each; others wait in the kernel's queue. Every connection has one
 //! answer.
 
 use std::convert::Infallible;
