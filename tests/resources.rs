@@ -112,6 +112,22 @@ fn the_quota_on_disk_is_told_to_every_database() {
 }
 
 #[test]
+fn what_exceeds_the_quota_on_disk_fails_and_the_session_goes_on() {
+    if is_postgres() {
+        return;
+    }
+    let limits = ["--memory-limit", "100MB", "--max-temp-directory-size", "20MiB"];
+    let server = Server::with_workers(1, &limits);
+    let mut session = Session::of(&server, "u0", Transport::Tcp);
+    // Random, so that it cannot be compressed.
+    let report =
+        session.error("create temp table x as select random() as r, uuid() as u from range(8000000)");
+    assert_eq!(report.sqlstate(), "53100", "{}", report.message());
+    assert_eq!(session.rows("select 1 as a"), ["1"]);
+    session.execute("create temp table x as select 1 as a");
+}
+
+#[test]
 fn clients_cannot_change_the_limits_on_memory_and_disk() {
     if is_postgres() {
         return;

@@ -76,6 +76,8 @@ pub fn duckgres(database: &Path) -> Result<Server> {
             "0",
             "--max-connections",
             "0",
+            "--metrics-address",
+            "off",
             "--data-dir",
         ])
         .arg(directory.path())

@@ -103,9 +103,6 @@ impl Instance {
         if let Some(directory) = &options.temp_directory {
             config.set("temp_directory", &directory.to_string_lossy())?;
         }
-        if let Some(quota) = &options.temp_quota {
-            config.set("max_temp_directory_size", &format!("{quota}B"))?;
-        }
         if let Some(directory) = &options.extension_directory {
             config.set("extension_directory", &directory.to_string_lossy())?;
         }
@@ -158,6 +155,10 @@ impl Instance {
             .iter()
             .map(|directory| crate::sql::quote_literal(&format!("{}/", directory.display())))
             .collect();
+        if let Some(quota) = &options.temp_quota {
+            // As an option of opening DuckDB shows it and does not keep to it.
+            connection.run(&format!("SET GLOBAL max_temp_directory_size='{quota}B'"))?;
+        }
         for statement in [
             "SET GLOBAL errors_as_json=true",
             "SET GLOBAL TimeZone='UTC'",
