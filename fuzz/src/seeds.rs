@@ -109,6 +109,7 @@ fn handoff() -> Vec<Vec<u8>> {
             ..PeerFacts::default()
         }),
         create_database: true,
+        admin: false,
     };
     let mut seeds = Vec::new();
     for number in 0..6 {
