@@ -6,6 +6,7 @@
 //! what is in memory are some chunks per lane. An error takes its turn like
 //! rows: what came before it arrives.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::client::{Client, FLUSH_AT};
@@ -35,10 +36,10 @@ pub fn drain(
     let source = Mutex::new(Source {
         rows,
         batches: 0,
-        bytes_per_chunk: FLUSH_AT,
         failed: None,
     });
     let outlet = Outlet {
+        bytes_per_chunk: AtomicUsize::new(FLUSH_AT),
         sending: Mutex::new(Sending {
             client,
             turn: 0,
@@ -78,16 +79,13 @@ pub fn drain(
 struct Source<'a> {
     rows: &'a mut Rows,
     batches: u64,
-    /// What the last encoded chunk came to.
-    bytes_per_chunk: usize,
     /// Comes after the chunks that were fetched before it.
     failed: Option<engine::Error>,
 }
 
 impl Source<'_> {
-    /// The next chunks, about as many as fill a buffer; none at the end.
-    fn take(&mut self) -> Result<Vec<Chunk>, engine::Error> {
-        let wanted = (FLUSH_AT / self.bytes_per_chunk.max(1)).clamp(1, BATCH);
+    /// The next chunks, as many as are `wanted` or left; none at the end.
+    fn take(&mut self, wanted: usize) -> Result<Vec<Chunk>, engine::Error> {
         let mut chunks = Vec::with_capacity(wanted);
         while chunks.len() < wanted && self.failed.is_none() {
             match self.rows.next_chunk() {
@@ -110,6 +108,9 @@ impl Source<'_> {
 struct Outlet<'a> {
     sending: Mutex<Sending<'a>>,
     next: Condvar,
+    /// What the last encoded chunk came to. Not behind the lock of the source, so
+    /// that rows which are ready need not wait for a slow query's next ones.
+    bytes_per_chunk: AtomicUsize,
 }
 
 struct Sending<'a> {
@@ -199,11 +200,14 @@ impl<'l, 'a> Lane<'l, 'a> {
 
     /// Takes a batch, encodes and sends it; is there perhaps another?
     fn batch(&mut self) -> bool {
+        // About as many as fill a buffer.
+        let each = self.outlet.bytes_per_chunk.load(Ordering::Relaxed).max(1);
+        let wanted = (FLUSH_AT / each).clamp(1, BATCH);
         let (batch, chunks) = {
             let mut source = lock(self.source);
             let batch = source.batches;
             source.batches += 1;
-            (batch, source.take())
+            (batch, source.take(wanted))
         };
         let mut turn = None;
         let done = chunks.map_err(Failure::from).and_then(|chunks| {
@@ -267,7 +271,8 @@ impl<'l, 'a> Lane<'l, 'a> {
                 turn.send(&mut self.encoded, self.handle)?;
             }
         }
-        lock(self.source).bytes_per_chunk = (sent + self.encoded.len()).saturating_sub(before);
+        let bytes = (sent + self.encoded.len()).saturating_sub(before);
+        self.outlet.bytes_per_chunk.store(bytes, Ordering::Relaxed);
         Ok(true)
     }
 }
