@@ -27,9 +27,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 prepare(&stream)?;
-                Ok(Socket::Tcp(stream, address))
+                Ok(Socket::tcp(stream, address))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Socket::unix(listener.accept().await?.0)),
         }
     }
 }
@@ -73,7 +73,10 @@ pub async fn accept(
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         match accepted {
-            (Ok(socket), place) => {
+            (Ok(mut socket), place) => {
+                if let Some(keeper) = &front.keeper {
+                    socket.keep(keeper);
+                }
                 let front = front.clone();
                 connections.spawn(async move {
                     serve(front, socket).await;

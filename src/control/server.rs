@@ -106,6 +106,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
             required: config.tls_mode() == TlsMode::Require,
         },
         proxies: Proxies::new(settings.trusted_proxies.clone()),
+        keeper: None,
         limits,
         authenticator: Authenticator::new(
             logins,
