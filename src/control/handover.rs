@@ -81,7 +81,7 @@ pub async fn hand_over(
     let mut pause = FIRST_PAUSE;
     loop {
         let (worker, passage) = placed;
-        session = match offer(worker, session, passage).await {
+        session = match offer(&worker, session, passage).await {
             Ok(backend_id) => return Ok(backend_id),
             Err(Missed::Lost(end)) => return Err((None, end)),
             Err(Missed::Kept(session)) => *session,

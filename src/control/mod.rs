@@ -19,6 +19,7 @@ pub mod cancel;
 pub mod certificate;
 pub mod connection;
 pub mod data_dir;
+pub mod doors;
 mod error;
 pub mod fatal;
 pub mod handover;
@@ -39,6 +40,7 @@ pub mod process;
 pub mod proxy;
 pub mod scram;
 pub mod scrape;
+pub mod service;
 pub mod socket;
 pub mod sockets;
 pub mod standalone;
@@ -47,6 +49,7 @@ pub mod status;
 pub mod supervise;
 #[cfg(test)]
 mod tests;
+pub mod units;
 pub mod wire;
 pub mod workers;
 

@@ -138,7 +138,7 @@ impl Rig {
             limits: Limits::new(choices.limits),
             admission: Admission::new(choices.max_connections),
             authentication_timeout: choices.authentication_timeout,
-            data_dir: data_dir.clone(),
+            data_dir: Some(data_dir.clone()),
             pool: Pool::new(
                 [worker],
                 ledger,
@@ -160,7 +160,14 @@ impl Rig {
             .map(Listener::Tcp)
             .chain([Listener::Unix(unix_listener)])
         {
-            tokio::spawn(accept(listener, front.clone(), doorway.clone(), stopping.clone()));
+            let knocks = tokio::sync::mpsc::channel(1).1;
+            tokio::spawn(accept(
+                listener,
+                front.clone(),
+                doorway.clone(),
+                knocks,
+                stopping.clone(),
+            ));
         }
         Self {
             port,
