@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::unistd::SysconfVar;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Makes this process leave no core dump and refuse to be traced by others of
 /// its user: its memory holds keys. Source: prctl(2), PR_SET_DUMPABLE.
@@ -24,8 +25,9 @@ pub fn start_time(process_id: u32) -> Option<u64> {
 /// How long ago a process was started whose [`start_time`] this is.
 pub fn age(start_time: u64) -> Option<Duration> {
     let ticks = nix::unistd::sysconf(SysconfVar::CLK_TCK).ok()??;
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    // Not from /proc/uptime, which a hardened unit does not see.
+    let now = clock_gettime(ClockId::Boottime);
+    let uptime = now.tv_sec as f64 + now.tv_nsec as f64 / 1e9;
     let started = start_time as f64 / ticks as f64;
     Some(Duration::try_from_secs_f64(uptime - started).unwrap_or_default())
 }

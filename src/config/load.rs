@@ -158,6 +158,8 @@ impl Config {
                         wrong("file_access", format!("{directory} contains {what} ({path})"));
                     }
                 }
+                // What a worker of systemd's can see, this process may not.
+                Err(_) if settings.worker_sockets.is_some() => {}
                 Err(error) => wrong(
                     "file_access",
                     format!("{} cannot be used ({error})", directory.display()),
@@ -198,11 +200,15 @@ impl Config {
     /// listen in, and `require` where others could: SCRAM protects the
     /// password on an open network, but nothing protects the rows.
     pub fn tls_mode(&self) -> TlsMode {
-        self.settings.tls_mode.unwrap_or_else(|| {
-            match self.settings.host.iter().all(|host| is_loopback(host)) {
-                true => TlsMode::Allow,
-                false => TlsMode::Require,
-            }
+        self.tls_mode_of(self.settings.host.iter().all(|host| is_loopback(host)))
+    }
+
+    /// The same for doors that others have opened: `local` if only this machine
+    /// can reach them.
+    pub fn tls_mode_of(&self, local: bool) -> TlsMode {
+        self.settings.tls_mode.unwrap_or(match local {
+            true => TlsMode::Allow,
+            false => TlsMode::Require,
         })
     }
 }

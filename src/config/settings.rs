@@ -81,7 +81,9 @@ settings! {
     "mode" => mode: Mode { env: "DUCKGRES_MODE", flag: "mode", default: "standalone" }
 
     /// Where to listen: IP addresses, host names, `localhost` for both loopback
-    /// addresses, `*` for every address, empty for the Unix socket only.
+    /// addresses, `*` for every address, empty for the Unix socket only. Where a
+    /// systemd socket unit opens the doors (duckgres.socket), it says all of this, and
+    /// host, port and unix_socket_dir say nothing.
     "host" => host: Vec<String> { env: "DUCKGRES_HOST", flag: "host", default: "localhost" }
 
     /// The TCP port; it also names the Unix socket. 0 takes a free one.
@@ -269,6 +271,14 @@ settings! {
     /// How many workers there are, at most 1023.
     "worker_count" => worker_count: NonZeroU32 { env: "DUCKGRES_WORKER_COUNT", flag: "worker-count", default: "1" }
 
+    /// The directory with the sockets of workers that systemd runs
+    /// (duckgres-worker@.socket), in it one for each worker, named by its number.
+    /// These are the workers then: none is started, and worker_count says nothing.
+    "worker_sockets" => worker_sockets: Option<PathBuf> {
+        env: "DUCKGRES_WORKER_SOCKETS", flag: "worker-sockets",
+        default: "" or "the server runs its workers itself",
+    }
+
     /// How long a client that has logged in waits for a worker that can take it.
     "worker_queue_timeout" => worker_queue_timeout: Duration {
         env: "DUCKGRES_WORKER_QUEUE_TIMEOUT", flag: "worker-queue-timeout", default: "30s",
@@ -291,7 +301,8 @@ settings! {
     }
 
     /// How long a worker, or DuckDB in it, may take to answer before it counts as
-    /// hung and is replaced; 0s replaces none.
+    /// hung and is replaced; 0s replaces none. A worker of systemd's gets no sessions
+    /// while it hangs; when it is replaced is for its unit to say (WatchdogSec=).
     "hang_timeout" => hang_timeout: Duration {
         env: "DUCKGRES_HANG_TIMEOUT", flag: "hang-timeout", default: "60s",
     }

@@ -12,8 +12,7 @@ use super::settings::doc;
 use super::units::{Scalar, Size};
 
 /// The command line of `duckgres-worker`. Its two listening sockets are
-/// inherited as systemd passes them, named `handoff` and `rpc`; it is told no
-/// secrets.
+/// inherited as systemd passes them; it is told no secrets.
 #[derive(Parser, Clone, Debug, PartialEq, Eq)]
 #[command(name = "duckgres-worker", version, about = "Runs the sessions of duckgres", long_about = None)]
 pub struct WorkerConfig {
@@ -68,6 +67,11 @@ pub struct WorkerConfig {
     #[arg(long, value_name = "FILE", env = "DUCKGRES_QUERY_LOG_FILE", help = doc("query_log_file"))]
     #[allow(missing_docs, reason = "documented by the setting query_log_file")]
     pub query_log_file: Option<PathBuf>,
+
+    /// The control plane's user, by name or number, who may hand over sessions and
+    /// give orders. Without it only root and the worker's own user may.
+    #[arg(long, value_name = "USER", env = "DUCKGRES_CONTROL_USER")]
+    pub control_user: Option<String>,
 }
 
 fn on_or_off(text: &str) -> Result<bool, String> {
@@ -92,6 +96,7 @@ impl WorkerConfig {
             log_min_duration_statement: settings.log_min_duration_statement,
             query_log_text: settings.query_log_text,
             query_log_file: settings.query_log_file.clone(),
+            control_user: None,
         }
     }
 
@@ -147,6 +152,9 @@ impl WorkerConfig {
         self.query_log_file
             .iter()
             .for_each(|path| add("query-log-file", path.into()));
+        self.control_user
+            .iter()
+            .for_each(|user| add("control-user", user.into()));
         args
     }
 }

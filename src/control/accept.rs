@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use super::connection::{Front, serve};
+use super::service::Knock;
 use super::socket::Socket;
 
 /// Something that connections come from.
@@ -47,15 +48,18 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// How long connections may take to say goodbye when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Accepts until the server stops, then waits until every connection is handed
-/// over or has been told. A panic in a connection's task ends that connection;
-/// when the doorway is full, clients wait in the kernel's queue.
+/// Accepts until `closing` turns true, then waits until every connection is
+/// handed over or, when the server stops, has been told. A panic in a
+/// connection's task ends that connection; when the doorway is full, clients
+/// wait in the kernel's queue. Every knock is answered, also then.
 pub async fn accept(
     listener: Listener,
     front: Arc<Front>,
     doorway: Arc<Semaphore>,
-    mut stopping: watch::Receiver<bool>,
+    mut knocks: mpsc::Receiver<Knock>,
+    mut closing: watch::Receiver<bool>,
 ) {
+    let mut stopping = front.stopping.clone();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -70,7 +74,11 @@ pub async fn accept(
                 }
                 continue;
             }
-            _ = stopping.wait_for(|stopping| *stopping) => break,
+            Some(knock) = knocks.recv() => {
+                let _ = knock.send(());
+                continue;
+            }
+            _ = closing.wait_for(|closing| *closing) => break,
         };
         match accepted {
             (Ok(mut socket), place) => {
@@ -95,7 +103,14 @@ pub async fn accept(
     }
     drop(listener);
     let farewells = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(FAREWELL, farewells).await;
+    let told = async {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = farewells => {}
+        () = told => {}
+    }
 }
 
 /// Errors of one connection rather than of the listener (accept(2), ERRORS).

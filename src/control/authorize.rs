@@ -15,11 +15,13 @@ pub struct Access {
 }
 
 /// Refuses a user who may not connect. As in PostgreSQL, whether a database
-/// exists is no secret from those who are logged in.
-pub fn authorize(account: &Account, database: &str, data_dir: &Path) -> Result<Access, Fatal> {
+/// exists is no secret from those who are logged in. Without a `data_dir` that
+/// is for the worker to find out, who alone sees the files.
+pub fn authorize(account: &Account, database: &str, data_dir: Option<&Path>) -> Result<Access, Fatal> {
     let granted = account.databases.contains(database);
     let own = granted && account.name == database;
-    if !own && !data_dir.join(format!("{database}.duckdb")).exists() {
+    let missing = |data_dir: &Path| !data_dir.join(format!("{database}.duckdb")).exists();
+    if !own && data_dir.is_some_and(missing) {
         return Err(Fatal::new(
             "3D000",
             format!("database \"{database}\" does not exist"),
@@ -57,7 +59,7 @@ mod tests {
         let codes = |databases: Databases| {
             let account = account(databases);
             ["alice", "sales", "nosuch"].map(|database| {
-                authorize(&account, database, directory.path())
+                authorize(&account, database, Some(directory.path()))
                     .map(|access| access.create_database)
                     .map_err(|fatal| fatal.code)
             })
@@ -82,7 +84,9 @@ mod tests {
                 ..account(Databases::All)
             };
             assert_eq!(
-                authorize(&account, "alice", directory.path()).unwrap().admin,
+                authorize(&account, "alice", Some(directory.path()))
+                    .unwrap()
+                    .admin,
                 admin
             );
         }

@@ -39,8 +39,8 @@ pub struct Front {
     pub admission: Arc<Admission>,
     /// From connecting to being logged in.
     pub authentication_timeout: Duration,
-    /// Where database files are.
-    pub data_dir: PathBuf,
+    /// Where database files are, if this process can see them.
+    pub data_dir: Option<PathBuf>,
     /// The workers.
     pub pool: Arc<Pool>,
     /// Turns true when the server stops.
@@ -123,7 +123,7 @@ async fn admit(front: &Front, wire: &mut Wire) -> Result<Admitted, End> {
         .authenticator
         .authenticate(wire, &startup.user, &permit)
         .await?;
-    let access = authorize(&account, &startup.database, &front.data_dir)?;
+    let access = authorize(&account, &startup.database, front.data_dir.as_deref())?;
     Ok(Admitted::Session(Box::new(Session {
         startup: *startup,
         facts,

@@ -83,7 +83,7 @@ pub async fn hand_over(
     let mut pause = FIRST_PAUSE;
     loop {
         let (worker, passage) = placed;
-        session = match offer(worker, session, &mut kept, passage).await {
+        session = match offer(&worker, session, &mut kept, passage).await {
             Ok(backend_id) => return Ok(backend_id),
             Err(Missed::Lost(end)) => return Err((None, end)),
             Err(Missed::Kept(session)) => *session,

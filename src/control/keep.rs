@@ -8,6 +8,7 @@
 //! bytes are taken out and the tape is ended, so that a session never has two
 //! owners.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -83,11 +84,11 @@ impl Keeper {
         }))
     }
 
-    /// The connections that another process has kept, to be served from their
-    /// beginning. What cannot be gone on with is closed.
-    pub fn take_up(self: &Arc<Self>, inherited: Vec<Inherited>) -> Vec<(OwnedFd, Box<Kept>)> {
-        let mut found = std::collections::BTreeMap::<String, Vec<OwnedFd>>::new();
-        for Inherited { name, fd } in inherited.into_iter().filter(is_kept) {
+    /// Takes the connections that another process has kept out of what systemd has
+    /// passed, to be served from their beginning. What cannot be gone on with is closed.
+    pub fn take_up(self: &Arc<Self>, inherited: &mut Vec<Inherited>) -> Vec<(OwnedFd, Box<Kept>)> {
+        let mut found = BTreeMap::<String, Vec<OwnedFd>>::new();
+        for Inherited { name, fd } in inherited.extract_if(.., |one| one.name.starts_with(PREFIX)) {
             found.entry(name).or_default().push(fd);
         }
         found
@@ -135,11 +136,6 @@ impl Keeper {
             forget: self.forget.clone(),
         }
     }
-}
-
-/// Whether this is a part of a kept connection.
-pub fn is_kept(inherited: &Inherited) -> bool {
-    inherited.name.starts_with(PREFIX)
 }
 
 fn forget_all(systemd: &UnixDatagram, names: &Receiver<String>) {

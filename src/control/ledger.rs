@@ -86,6 +86,18 @@ impl Ledger {
         self.changed.subscribe()
     }
 
+    /// There is such a worker, or again.
+    pub fn enlist(&self, worker: u16) {
+        if self.lock().table.enlist(worker, Instant::now()) {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// A worker gets no more databases, and when its process has ended it is none.
+    pub fn retire(&self, worker: u16) {
+        self.lock().table.retire(worker);
+    }
+
     /// Decides who serves a session of `database`, or until when to wait.
     pub fn place(self: &Arc<Self>, database: &str, placement: Placement) -> Result<Passage, Option<Instant>> {
         match self.lock().table.place(database, placement, Instant::now()) {

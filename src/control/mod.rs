@@ -19,6 +19,7 @@ pub mod cancel;
 pub mod certificate;
 pub mod connection;
 pub mod data_dir;
+pub mod doors;
 mod error;
 pub mod fatal;
 pub mod handover;
@@ -40,6 +41,7 @@ pub mod process;
 pub mod proxy;
 pub mod scram;
 pub mod scrape;
+pub mod service;
 pub mod socket;
 pub mod sockets;
 pub mod standalone;
@@ -49,6 +51,7 @@ pub mod supervise;
 mod tape;
 #[cfg(test)]
 mod tests;
+pub mod units;
 pub mod wire;
 pub mod workers;
 

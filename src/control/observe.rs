@@ -117,12 +117,25 @@ impl SeenWorker {
             .report
             .as_ref()
             .map(|report| (report.process_id, report.start_time))?;
-        (process::start_time(name.0) == Some(name.1)).then_some(name)
+        // It has just answered; or it can be seen, which a hardened service may not.
+        let lives = self.counted.is_some() || process::start_time(name.0) == Some(name.1);
+        lives.then_some(name)
+    }
+
+    /// How long its process has run.
+    pub fn uptime(&self) -> Option<Duration> {
+        match &self.counted {
+            Some(counted) => Some(Duration::from_secs(counted.uptime_seconds)),
+            None => process::age(self.process()?.1),
+        }
     }
 
     /// The memory that its process has resident, in bytes.
     pub fn resident_bytes(&self) -> Option<u64> {
-        process::resident_bytes(self.process()?.0)
+        match &self.counted {
+            Some(counted) => Some(counted.resident_bytes),
+            None => process::resident_bytes(self.process()?.0),
+        }
     }
 }
 
@@ -160,7 +173,7 @@ impl Observer {
     pub async fn workers(&self) -> Vec<SeenWorker> {
         let mut looks = JoinSet::new();
         for worker in self.pool.workers() {
-            looks.spawn(SeenWorker::look(worker.clone()));
+            looks.spawn(SeenWorker::look(worker));
         }
         let mut seen = looks.join_all().await;
         seen.sort_by_key(|seen| seen.worker.id);

@@ -99,6 +99,29 @@ impl Table {
         }
     }
 
+    /// Adds a worker that has not reported yet, or takes back its retirement; true
+    /// if that may change a decision.
+    pub fn enlist(&mut self, worker: u16, now: Instant) -> bool {
+        match self.workers.get_mut(&worker) {
+            Some(seen) => std::mem::take(&mut seen.retiring),
+            None => {
+                let seen = Seen {
+                    away_since: Some(now),
+                    ..Seen::default()
+                };
+                self.workers.insert(worker, seen);
+                true
+            }
+        }
+    }
+
+    /// The worker gets no more databases than it has.
+    pub fn retire(&mut self, worker: u16) {
+        if let Some(seen) = self.workers.get_mut(&worker) {
+            seen.retiring = true;
+        }
+    }
+
     /// Takes in what a worker reports; true if that may change a decision.
     pub fn reported(&mut self, worker: u16, open: &[String], ready: bool, now: Instant) -> bool {
         let Some(seen) = self.workers.get_mut(&worker) else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -223,7 +223,7 @@ async fn follow(
     mut rpc: WorkerClient<Channel>,
     orders: &mut watch::Receiver<ConfigureRequest>,
 ) -> Result<(), tonic::Status> {
-    let order = *orders.borrow_and_update();
+    let order = orders.borrow_and_update().clone();
     let heartbeat_milliseconds = heartbeat(&order);
     configure(&mut rpc, order).await?;
     let request = HealthRequest {
@@ -241,7 +241,7 @@ async fn follow(
                 }
             }
             Ok(()) = orders.changed() => {
-                let order = *orders.borrow_and_update();
+                let order = orders.borrow_and_update().clone();
                 configure(&mut rpc, order).await?;
             }
         }
@@ -276,7 +276,7 @@ pub struct Queue {
 
 /// All workers.
 pub struct Pool {
-    workers: BTreeMap<u16, Arc<Worker>>,
+    workers: RwLock<BTreeMap<u16, Arc<Worker>>>,
     ledger: Arc<Ledger>,
     queue: Queue,
     places: Semaphore,
@@ -294,7 +294,7 @@ impl Pool {
     ) -> Arc<Self> {
         let places = usize::try_from(queue.length).unwrap_or(Semaphore::MAX_PERMITS);
         Arc::new(Self {
-            workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
+            workers: RwLock::new(workers.into_iter().map(|worker| (worker.id, worker)).collect()),
             ledger,
             queue,
             places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)),
@@ -303,17 +303,33 @@ impl Pool {
     }
 
     /// The worker of this number.
-    pub fn worker(&self, id: u16) -> Option<&Arc<Worker>> {
-        self.workers.get(&id)
+    pub fn worker(&self, id: u16) -> Option<Arc<Worker>> {
+        self.read().get(&id).cloned()
     }
 
     /// All of them, in the order of their numbers.
-    pub fn workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
-        self.workers.values()
+    pub fn workers(&self) -> Vec<Arc<Worker>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// One more.
+    pub fn add(&self, worker: Arc<Worker>) {
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        workers.insert(worker.id, worker);
+    }
+
+    /// One that is gone for good.
+    pub fn remove(&self, id: u16) {
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        workers.remove(&id);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<u16, Arc<Worker>>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who has what.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -324,7 +340,7 @@ impl Pool {
 
     /// The worker that serves `database`: at once if one is ready, else in the
     /// queue until `deadline`.
-    pub async fn place(&self, database: &str, deadline: Instant) -> Result<(&Arc<Worker>, Passage), Fatal> {
+    pub async fn place(&self, database: &str, deadline: Instant) -> Result<(Arc<Worker>, Passage), Fatal> {
         let mut changes = self.ledger.changes();
         let mut stopping = self.stopping.clone();
         let mut place = None;
@@ -368,9 +384,8 @@ impl Pool {
     /// Drains every worker.
     pub async fn drain(&self, grace: Duration) {
         let drains: Vec<_> = self
-            .workers
-            .values()
-            .cloned()
+            .workers()
+            .into_iter()
             .map(|worker| tokio::spawn(async move { worker.drain(grace).await }))
             .collect();
         for drain in drains {

@@ -2,38 +2,43 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::accept::{Listener, accept};
+use super::accept::accept;
 use super::admission::Admission;
 use super::auth::Authenticator;
 use super::certificate::{self, Certificate};
-use super::connection::Front;
+use super::connection::{Front, serve};
 use super::data_dir::DataDir;
+use super::doors::Doors;
 use super::error::StartError;
+use super::keep::{Keeper, Kept};
 use super::ledger::SessionEvent;
 use super::limits::{Limits, Policy};
-use super::listen::{self, UnixSocket};
 use super::logins::Logins;
 use super::negotiate::TlsOffer;
 use super::observe::Observer;
 use super::peer::Peers;
 use super::proxy::Proxies;
 use super::scrape;
+use super::service;
+use super::socket::Socket;
 use super::standalone::{self, psql_command};
 use super::status::ControlSocket;
 use super::supervise::find_program;
 use super::workers::Workers;
 use crate::config::{Config, Mode, TlsMode, WorkerConfig};
+use crate::systemd::{activation, notify};
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +56,19 @@ pub fn check(config: &Config) -> Vec<StartError> {
         Some(_) => certificate::load(config).err(),
         None => None,
     };
-    let program = find_program(config.settings.worker_binary.as_deref()).err();
+    let program = match config.settings.worker_sockets {
+        Some(_) => None,
+        None => find_program(config.settings.worker_binary.as_deref()).err(),
+    };
     certificate.into_iter().chain(program).collect()
 }
 
+/// How long connections may take to be handed over, when the next process waits
+/// for this one's end and the sessions go on without either.
+const LAST_LOGINS: Duration = Duration::from_secs(2);
+
 /// Runs the server until SIGINT or SIGTERM; a second signal cuts the drain short.
+/// Must be called once, because it takes what systemd has passed.
 pub async fn run(config: Config) -> Result<Ended, StartError> {
     if config.settings.mode == Mode::Worker {
         return Err(become_worker(&config));
@@ -66,23 +79,31 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     config.notes.iter().for_each(|note| warn!("{note}"));
     let settings = &config.settings;
 
-    let program = find_program(settings.worker_binary.as_deref())?;
     let data_dir = DataDir::open(&config.data_dir)?;
     let certificate = certificate::load(&config)?;
     let local = standalone::users(&config, &data_dir)?;
     let logins = Logins::new(&local.users, settings.auth_cleartext, data_dir.secret()?);
 
     // Doors open before the workers are ready: who comes early waits in the queue.
-    let (tcp, port) = listen::tcp(&settings.host, settings.port).await?;
-    let mut unix = open_unix_socket(&config, port)?;
+    let mut inherited = activation::take()?;
+    let mut doors = Doors::open(&config, &mut inherited).await?;
+    let keeper = keeper();
+    let kept = keeper.as_ref().map_or_else(Vec::new, |keeper| keeper.take_up(&mut inherited));
+    for stranger in inherited {
+        warn!(
+            name = stranger.name,
+            "systemd has passed something that is no door"
+        );
+    }
 
     let metrics = scrape::open(settings.metrics_address)?;
     let mut control_socket = ControlSocket::bind(data_dir.path())?;
 
+    let (close, closing) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let (events, session_events) = mpsc::unbounded_channel();
     let mut workers = tokio::select! {
-        started = Workers::start(&config, &program, &data_dir, events, stopping.clone()) => started?,
+        started = Workers::start(&config, &data_dir, events, stopping.clone()) => started?,
         () = signals.next() => return Ok(Ended::Forced),
     };
     let limits = Limits::new(Policy::new(settings));
@@ -98,15 +119,15 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     });
     control_socket.serve(observer.clone());
     if let Some((listener, _)) = metrics {
-        tokio::spawn(scrape::serve(listener, observer));
+        tokio::spawn(scrape::serve(listener, observer.clone()));
     }
     let front = Arc::new(Front {
         tls: TlsOffer {
             config: certificate.as_ref().map(|certificate| certificate.config.clone()),
-            required: config.tls_mode() == TlsMode::Require,
+            required: config.tls_mode_of(doors.are_local()) == TlsMode::Require,
         },
         proxies: Proxies::new(settings.trusted_proxies.clone()),
-        keeper: None,
+        keeper,
         limits,
         authenticator: Authenticator::new(
             logins,
@@ -115,33 +136,43 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
         ),
         admission: Admission::new(settings.max_connections),
         authentication_timeout: settings.authentication_timeout,
-        data_dir: data_dir.path().to_path_buf(),
+        data_dir: match settings.worker_sockets {
+            Some(_) => None,
+            None => Some(data_dir.path().to_path_buf()),
+        },
         pool: workers.pool.clone(),
         stopping: stopping.clone(),
     });
     let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
-    let mut doors = JoinSet::new();
-    let unix_listener = unix.as_mut().and_then(|socket| socket.listener.take());
-    for listener in tcp
-        .into_iter()
-        .map(Listener::Tcp)
-        .chain(unix_listener.map(Listener::Unix))
-    {
-        doors.spawn(accept(listener, front.clone(), doorway.clone(), stopping.clone()));
+    resume(kept, &front);
+    let mut loops = JoinSet::new();
+    let mut knocks = Vec::new();
+    for listener in std::mem::take(&mut doors.listeners) {
+        let (knock, knocked) = mpsc::channel(1);
+        knocks.push(knock);
+        loops.spawn(accept(
+            listener,
+            front.clone(),
+            doorway.clone(),
+            knocked,
+            closing.clone(),
+        ));
     }
-    announce(
-        &config,
-        port,
-        unix.as_ref().map(UnixSocket::path),
-        certificate.as_ref(),
-        &local,
-    );
+    announce(&config, &doors, certificate.as_ref(), &local);
+    notify::ready(&service::summary(&observer));
+    tokio::spawn(service::report(observer, knocks));
 
     signals.next().await;
     info!("stopping; a second signal ends running statements at once");
+    notify::stopping("stopping");
+    close.send_replace(true);
+    let mut closed = async || while loops.join_next().await.is_some() {};
+    if settings.worker_sockets.is_some() {
+        let _ = tokio::time::timeout(LAST_LOGINS, closed()).await;
+    }
     stop.send_replace(true);
-    while doors.join_next().await.is_some() {}
-    drop(unix);
+    closed().await;
+    drop(doors);
     let ended = tokio::select! {
         () = workers.stop(settings.shutdown_timeout) => Ended::Drained,
         () = signals.next() => Ended::Forced,
@@ -151,6 +182,31 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     }
     info!("stopped");
     Ok(ended)
+}
+
+/// Keeps connections in handshake where systemd can keep them.
+fn keeper() -> Option<Arc<Keeper>> {
+    let systemd = notify::socket()?;
+    match systemd.and_then(Keeper::new) {
+        Ok(keeper) => Some(keeper),
+        Err(error) => {
+            warn!(%error, "connections in handshake would not survive this process");
+            None
+        }
+    }
+}
+
+/// Goes on with connections that an earlier process has left in their handshake.
+fn resume(kept: Vec<(OwnedFd, Box<Kept>)>, front: &Arc<Front>) {
+    if !kept.is_empty() {
+        info!(connections = kept.len(), "going on with handshakes");
+    }
+    for (fd, kept) in kept {
+        match Socket::take_up(fd, kept) {
+            Ok(socket) => drop(tokio::spawn(serve(front.clone(), socket))),
+            Err(error) => debug!(%error, "a connection in handshake is gone"),
+        }
+    }
 }
 
 /// Tells of the sessions that workers have those who count them.
@@ -182,63 +238,41 @@ fn become_worker(config: &Config) -> StartError {
     StartError::Spawn { path, source }
 }
 
-/// The Unix socket where it was asked for; otherwise in the user's runtime
-/// directory or the data directory, and not at all if neither will do.
-fn open_unix_socket(config: &Config, port: u16) -> Result<Option<UnixSocket>, StartError> {
-    if let Some(directory) = &config.settings.unix_socket_dir {
-        return UnixSocket::bind(directory, port).map(Some);
-    }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let candidates = [
-        runtime.map(|path| path.join("duckgres")),
-        Some(config.data_dir.join("run")),
-    ];
-    let mut last = None;
-    for directory in candidates.into_iter().flatten() {
-        match UnixSocket::bind(&directory, port) {
-            Ok(socket) => return Ok(Some(socket)),
-            Err(error @ StartError::SocketInUse(_)) => return Err(error),
-            Err(error) => last = Some(error),
-        }
-    }
-    match last {
-        // The only door.
-        Some(error) if config.settings.host.is_empty() => Err(error),
-        Some(error) => {
-            warn!("no Unix socket: {error}");
-            Ok(None)
-        }
-        None => Ok(None),
-    }
-}
-
+/// Says how to connect, to whoever has started this; systemd only wants to know
+/// that it is so, and has said the rest itself.
 fn announce(
     config: &Config,
-    port: u16,
-    unix: Option<&Path>,
+    doors: &Doors,
     certificate: Option<&Certificate>,
     local: &standalone::LocalUsers,
 ) {
-    let mut text = format!("duckgres {} is ready.\n", env!("CARGO_PKG_VERSION"));
+    let version = env!("CARGO_PKG_VERSION");
+    let addresses: Vec<String> = doors.addresses.iter().map(SocketAddr::to_string).collect();
+    info!(
+        version,
+        addresses = addresses.join(", "),
+        socket = doors.unix.as_ref().map(|path| path.display().to_string()),
+        "listening"
+    );
+    if doors.inherited {
+        return;
+    }
+    let (host, unix) = (&config.settings.host, doors.unix.as_deref());
+    let port = doors
+        .addresses
+        .first()
+        .map_or(config.settings.port, SocketAddr::port);
+    let mut text = format!("duckgres {version} is ready.\n");
     text += &format!("  Data       {}\n", config.data_dir.display());
-    if !config.settings.host.is_empty() {
-        text += &format!("  TCP        {} port {port}\n", config.settings.host.join(", "));
+    if !host.is_empty() {
+        text += &format!("  TCP        {} port {port}\n", host.join(", "));
     }
     if let Some(path) = unix {
         text += &format!("  Socket     {}\n", path.display());
     }
-    if let Some(command) = psql_command(&config.settings.host, port, unix, certificate, local) {
+    if let Some(command) = psql_command(host, port, unix, certificate, local) {
         text += &format!("\nConnect with:\n\n  {command}\n\n");
     }
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        host = config.settings.host.join(", "),
-        port,
-        socket = unix.map(|path| path.display().to_string()),
-        "listening"
-    );
     // Nobody may be reading it.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let _ = std::io::stdout().flush();
@@ -249,8 +283,10 @@ fn announce(
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        warn!(%error, "the limit on open files stays as it is");
+    match raised {
+        // Nor is a service of systemd's allowed to: LimitNOFILE= has said it.
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(error) => warn!(%error, "the limit on open files stays as it is"),
     }
 }
 

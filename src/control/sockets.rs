@@ -34,8 +34,10 @@ pub struct Listening {
     pub rpc: OwnedFd,
 }
 
-const HANDOFF: &str = "handoff.sock";
-const RPC: &str = "rpc.sock";
+/// The name of the socket for sessions.
+pub const HANDOFF: &str = "handoff.sock";
+/// The name of the socket for orders.
+pub const RPC: &str = "rpc.sock";
 const NOTE: &str = "process";
 
 impl WorkerSockets {

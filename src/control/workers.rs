@@ -1,4 +1,5 @@
 //! All workers of this server: started or found, told their settings, stopped.
+//! Those that systemd runs are only found and told (see [`units`](super::units)).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::warn;
 
 use super::backend_id::MAX_WORKER;
 use super::data_dir::DataDir;
@@ -15,9 +17,10 @@ use super::placement::Patience;
 use super::pool::{Pool, Queue, Worker};
 use super::process::{Process, read_note};
 use super::sockets::WorkerSockets;
-use super::supervise::{Program, Supervisor};
+use super::supervise::{Program, Supervisor, find_program};
+use super::units::Units;
 use crate::config::{Config, Settings, WorkerConfig};
-use crate::proto::ConfigureRequest;
+use crate::proto::{ConfigureRequest, Remote};
 
 /// How long databases that no worker has mentioned wait, after a start, for
 /// workers that have not reported yet.
@@ -33,16 +36,53 @@ pub struct Workers {
 
 impl Workers {
     /// Takes up the workers that an earlier control plane has left, starts those
-    /// that are missing, and returns when they are ready. What happens to
-    /// sessions is told to `events`.
+    /// that are missing, and returns when they are ready; those of systemd's are
+    /// not waited for. What happens to sessions is told to `events`.
     pub async fn start(
         config: &Config,
-        program: &Path,
+        data_dir: &DataDir,
+        events: mpsc::UnboundedSender<SessionEvent>,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
+        match &config.settings.worker_sockets {
+            Some(directory) => Ok(Self::follow(directory, &config.settings, events, stopping)),
+            None => Self::supervise(config, data_dir, events, stopping).await,
+        }
+    }
+
+    fn follow(
+        directory: &Path,
+        settings: &Settings,
+        events: mpsc::UnboundedSender<SessionEvent>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let ledger = Ledger::new([], patience(settings), events);
+        let orders = watch::Sender::new(orders(settings));
+        let pool = Pool::new([], ledger, queue(settings), stopping);
+        let mut units = Units::new(directory, pool.clone(), orders.clone());
+        units.look();
+        if pool.workers().is_empty() {
+            warn!(
+                "there are no workers in {}: systemctl enable --now duckgres-worker@1.socket",
+                directory.display()
+            );
+        }
+        tokio::spawn(units.keep_looking());
+        Self {
+            pool,
+            supervisors: Vec::new(),
+            orders,
+        }
+    }
+
+    async fn supervise(
+        config: &Config,
         data_dir: &DataDir,
         events: mpsc::UnboundedSender<SessionEvent>,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         let settings = &config.settings;
+        let program = find_program(settings.worker_binary.as_deref())?;
         // Checked with the rest of the configuration.
         let count = u16::try_from(settings.worker_count.get()).unwrap_or(MAX_WORKER);
         let run = data_dir.path().join("run");
@@ -55,13 +95,9 @@ impl Workers {
             let sockets = WorkerSockets::at(&directory).map_err(StartError::path(&directory))?;
             places.push((id, retiring, sockets));
         }
-        let patience = Patience {
-            owner: settings.owner_timeout,
-            first_reports: FIRST_REPORTS,
-        };
         let ledger = Ledger::new(
             places.iter().map(|(id, retiring, _)| (*id, *retiring)),
-            patience,
+            patience(settings),
             events,
         );
         let (orders, ordered) = watch::channel(orders(settings));
@@ -75,7 +111,7 @@ impl Workers {
                 ordered.clone(),
             );
             let program = Program {
-                path: program.to_path_buf(),
+                path: program.clone(),
                 config: WorkerConfig::new(id, config),
                 sockets,
                 hang_timeout: settings.hang_timeout,
@@ -88,12 +124,8 @@ impl Workers {
         while let Some(started) = starting.join_next().await {
             supervisors.push(started.map_err(std::io::Error::other)??);
         }
-        let queue = Queue {
-            length: settings.worker_queue_length,
-            timeout: settings.worker_queue_timeout,
-        };
         Ok(Self {
-            pool: Pool::new(workers, ledger, queue, stopping),
+            pool: Pool::new(workers, ledger, queue(settings), stopping),
             supervisors,
             orders,
         })
@@ -101,16 +133,24 @@ impl Workers {
 
     /// Tells every worker, now and when it is started again, to go by these settings.
     pub fn configure(&self, settings: &Settings) {
-        let new = orders(settings);
+        let mut new = orders(settings);
         self.orders.send_if_modified(|orders| {
+            if settings.worker_sockets.is_some() {
+                // Counted, not configured.
+                new.worker_count = orders.worker_count;
+            }
             let changed = *orders != new;
-            *orders = new;
+            *orders = new.clone();
             changed
         });
     }
 
-    /// Drains the workers for at most `grace`, then ends them.
+    /// Drains the workers for at most `grace`, then ends them. Those of systemd's
+    /// go on.
     pub async fn stop(&mut self, grace: Duration) {
+        if self.supervisors.is_empty() {
+            return;
+        }
         self.supervisors.iter().for_each(Supervisor::let_go);
         self.pool.drain(grace).await;
         self.end().await;
@@ -131,7 +171,24 @@ impl Workers {
     }
 }
 
+fn patience(settings: &Settings) -> Patience {
+    Patience {
+        owner: settings.owner_timeout,
+        first_reports: FIRST_REPORTS,
+    }
+}
+
+fn queue(settings: &Settings) -> Queue {
+    Queue {
+        length: settings.worker_queue_length,
+        timeout: settings.worker_queue_timeout,
+    }
+}
+
+/// What a worker is to go by. One of systemd's was told nothing when it was
+/// started, cannot read the configuration, and is never an orphan.
 fn orders(settings: &Settings) -> ConfigureRequest {
+    let units = settings.worker_sockets.is_some();
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     ConfigureRequest {
         memory_limit_bytes: settings.memory_limit.map_or(0, |size| size.0),
@@ -140,12 +197,35 @@ fn orders(settings: &Settings) -> ConfigureRequest {
         threads: settings.threads.map_or(0, |threads| threads.get()),
         database_idle_milliseconds: milliseconds(settings.database_idle_timeout),
         hang_milliseconds: milliseconds(settings.hang_timeout),
-        orphan_milliseconds: milliseconds(settings.orphan_timeout),
+        orphan_milliseconds: match units {
+            true => 0,
+            false => milliseconds(settings.orphan_timeout),
+        },
         statement_timeout_milliseconds: milliseconds(settings.statement_timeout),
         idle_session_timeout_milliseconds: milliseconds(settings.idle_session_timeout),
         idle_in_transaction_session_timeout_milliseconds: milliseconds(
             settings.idle_in_transaction_session_timeout,
         ),
+        own_group: units,
+        drain_milliseconds: milliseconds(settings.shutdown_timeout),
+        remote: units.then(|| remote(settings)),
+    }
+}
+
+fn remote(settings: &Settings) -> Remote {
+    let text = |path: &Path| path.display().to_string();
+    Remote {
+        extensions: settings.extensions.clone(),
+        extension_directory: settings
+            .extension_directory
+            .as_deref()
+            .map(text)
+            .unwrap_or_default(),
+        file_access: settings.file_access.iter().map(|path| text(path)).collect(),
+        query_log: settings.query_log.to_string(),
+        log_min_duration_statement: settings.log_min_duration_statement.to_string(),
+        query_log_text: settings.query_log_text,
+        query_log_file: settings.query_log_file.as_deref().map(text).unwrap_or_default(),
     }
 }
 

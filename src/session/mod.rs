@@ -64,7 +64,7 @@ const LINGER: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub struct Policy {
     /// Directories that SQL may read and write.
-    pub file_access: Vec<PathBuf>,
+    pub file_access: RwLock<Arc<[PathBuf]>>,
     /// Where suspended portals put their rows.
     pub spool_directory: PathBuf,
     /// What sessions that begin from now on may take their time for.
@@ -81,12 +81,23 @@ impl Policy {
         *self.timeouts.write().unwrap_or_else(PoisonError::into_inner) = timeouts;
     }
 
+    /// Other directories, for the statements that begin from now on.
+    pub fn set_file_access(&self, directories: Arc<[PathBuf]>) {
+        *self.file_access.write().unwrap_or_else(PoisonError::into_inner) = directories;
+    }
+
     fn timeouts(&self) -> Timeouts {
         *self.timeouts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self, sql: &str) -> Result<(), SessionError> {
-        Ok(policy::check(sql, &self.file_access)?)
+        // Files are looked at meanwhile: nobody who sets it shall wait for that.
+        let directories = self
+            .file_access
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Ok(policy::check(sql, &directories)?)
     }
 }
 

@@ -26,8 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes in what is offered on the handoff socket, for as long as that works.
 pub(super) async fn intake(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
-    let senders = [0, nix::unistd::geteuid().as_raw()];
-    let listener = Listener::from_fd(socket, &senders)?;
+    let listener = Listener::from_fd(socket, &worker.masters)?;
     loop {
         let incoming = listener.accept().await?;
         tokio::spawn(receive(worker.clone(), incoming));
@@ -89,7 +88,7 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
         database: database.clone(),
         backend_id: state.backend_id,
     };
-    let witness = Arc::new(Witness::new(who, worker.query_log.clone(), &worker.transactions));
+    let witness = Arc::new(Witness::new(who, worker.query_log.get(), &worker.transactions));
     let opened = match &claim {
         Ok(claim) => claim.open().await,
         Err(error) => Err(error.clone()),

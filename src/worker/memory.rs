@@ -11,6 +11,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::SysconfVar;
+
 const MIB: u64 = 1 << 20;
 
 /// By so much a worker was seen to exceed DuckDB's limit.
@@ -21,14 +23,35 @@ const ROOM: u64 = 400 * MIB;
 const LEAST: u64 = 32 * MIB;
 
 /// What each of `workers` may give to DuckDB when nobody said, if the machine's
-/// memory can be found out.
-pub(super) fn budget(workers: u32) -> Option<u64> {
-    let machine = meminfo_total(&fs::read_to_string("/proc/meminfo").ok()?)?;
-    let group = fs::read_to_string("/proc/self/cgroup")
+/// memory can be found out. With a control group of its own (`own_group`) a
+/// worker has that group's limit to itself; those of the groups above it, and the
+/// machine, are everybody's.
+pub(super) fn budget(workers: u32, own_group: bool) -> Option<u64> {
+    let machine = machine_memory()?;
+    let limits = fs::read_to_string("/proc/self/cgroup")
         .ok()
-        .and_then(|text| group_limit(&text, Path::new("/sys/fs/cgroup")));
-    let available = group.map_or(machine, |group| group.min(machine));
-    Some(part(available, workers))
+        .map(|text| group_limits(&text, Path::new("/sys/fs/cgroup")))
+        .unwrap_or_default();
+    Some(of_limits(machine, &limits, workers, own_group))
+}
+
+/// `limits` are those of the control groups, our own first.
+fn of_limits(machine: u64, limits: &[Option<u64>], workers: u32, own_group: bool) -> u64 {
+    let (own, shared) = limits.split_at(limits.len().min(usize::from(own_group)));
+    let shared = shared
+        .iter()
+        .flatten()
+        .fold(machine, |least, limit| least.min(*limit));
+    let shared = part(shared, workers);
+    own.iter()
+        .flatten()
+        .fold(shared, |least, limit| least.min(part(*limit, 1)))
+}
+
+/// In bytes. Not from /proc/meminfo, which a hardened unit does not see.
+fn machine_memory() -> Option<u64> {
+    let number = |name| u64::try_from(nix::unistd::sysconf(name).ok()??).ok();
+    Some(number(SysconfVar::_PHYS_PAGES)? * number(SysconfVar::PAGE_SIZE)?)
 }
 
 /// 70 %, or less where that would leave a worker less than its room; half at least.
@@ -43,27 +66,21 @@ pub(super) fn share(budget: u64, open: usize) -> u64 {
     (budget / (open.max(1) as u64)).max(LEAST)
 }
 
-/// MemTotal in bytes.
-fn meminfo_total(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-/// The tightest memory.max on the way from our control group to the root.
-fn group_limit(own_groups: &str, root: &Path) -> Option<u64> {
-    let own = own_groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+/// memory.max of our control group and of each above it.
+fn group_limits(own_groups: &str, root: &Path) -> Vec<Option<u64>> {
+    let Some(own) = own_groups.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return Vec::new();
+    };
     let directory: PathBuf = root.join(own);
+    let limit = |group: &Path| {
+        let text = fs::read_to_string(group.join("memory.max")).ok()?;
+        text.trim().parse().ok()
+    };
     directory
         .ancestors()
         .take_while(|ancestor| ancestor.starts_with(root))
-        .filter_map(|ancestor| {
-            fs::read_to_string(ancestor.join("memory.max"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .min()
+        .map(limit)
+        .collect()
 }
 
 #[cfg(test)]
@@ -71,12 +88,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machines_memory_is_read_in_bytes() {
-        assert_eq!(meminfo_total("MemFree: 1 kB\n"), None);
-        assert_eq!(
-            meminfo_total("MemTotal:       2048 kB\nMemFree: 1 kB\n"),
-            Some(2 << 20)
-        );
+    fn the_machines_memory_is_known() {
+        assert!(machine_memory().is_some_and(|bytes| bytes > 64 * MIB));
+    }
+
+    #[test]
+    fn a_limit_of_ones_own_is_not_shared() {
+        const GIB: u64 = 1024 * MIB;
+        let limits = [Some(10 * GIB), None, Some(40 * GIB)];
+        assert_eq!(of_limits(100 * GIB, &limits, 4, true), 7 * GIB);
+        assert_eq!(of_limits(100 * GIB, &limits, 4, false), part(10 * GIB, 4));
+        assert_eq!(of_limits(100 * GIB, &limits, 8, true), part(40 * GIB, 8));
+        assert_eq!(of_limits(100 * GIB, &[None], 4, true), part(100 * GIB, 4));
+        assert_eq!(of_limits(100 * GIB, &[], 4, true), part(100 * GIB, 4));
     }
 
     #[test]
@@ -92,17 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_control_group_counts() {
+    fn control_groups_have_limits_from_our_own_upwards() {
         let root = tempfile::tempdir().unwrap();
         let own = root.path().join("a/b");
         fs::create_dir_all(&own).unwrap();
         fs::write(own.join("memory.max"), "max\n").unwrap();
         fs::write(root.path().join("a/memory.max"), "1000\n").unwrap();
-        fs::write(root.path().join("memory.max"), "5000\n").unwrap();
-        assert_eq!(
-            group_limit("1:name=systemd:/x\n0::/a/b\n", root.path()),
-            Some(1000)
-        );
-        assert_eq!(group_limit("1:memory:/x\n", root.path()), None);
+        let limits = |groups| group_limits(groups, root.path());
+        assert_eq!(limits("1:name=systemd:/x\n0::/a/b\n"), [None, Some(1000), None]);
+        assert_eq!(limits("1:memory:/x\n"), []);
     }
 }

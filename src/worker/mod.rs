@@ -19,12 +19,14 @@ mod orphan;
 mod probe;
 mod query_log;
 mod registry;
+mod remote;
 mod rpc;
+mod service;
 mod spill;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,12 +37,17 @@ pub use activation::{Sockets, inherited_sockets};
 use crate::config::WorkerConfig;
 use crate::engine::Options;
 use crate::session::{Handle, Policy, Stop};
+use crate::systemd::notify;
 use databases::Databases;
 use registry::Registry;
 
 /// How long running statements may go on when the worker is told to stop by a
-/// signal.
+/// signal, and nobody said.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long closing the databases may take beyond that, until the worker asks
+/// systemd for no more time.
+const LAST_CHECKPOINTS: Duration = Duration::from_secs(120);
 
 /// How long a session that waits in the handoff socket when the worker starts,
 /// waits for the control plane's first word.
@@ -55,20 +62,28 @@ pub enum WorkerError {
     /// A directory, socket or signal handler could not be had.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] std::io::Error),
+    /// The control plane is to run as a user that does not exist.
+    #[error("there is no user {0:?}: see --control-user")]
+    NoUser(String),
 }
 
 /// What all parts of a worker share.
 #[derive(Debug)]
 struct Worker {
     id: u16,
+    data_dir: PathBuf,
+    /// The users who may hand over sessions and give orders.
+    masters: Vec<u32>,
     databases: Arc<Databases>,
     probe: Arc<probe::Probe>,
     attendance: orphan::Attendance,
     registry: Arc<Registry>,
     policy: Arc<Policy>,
-    query_log: Option<Arc<query_log::QueryLog>>,
+    query_log: query_log::Current,
     transactions: Arc<activity::Transactions>,
     watch: watch::Watch,
+    /// How long statements may go on when a signal comes.
+    grace: Mutex<Duration>,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
 }
@@ -80,9 +95,11 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         .clone()
         .unwrap_or_else(|| config.data_dir.join("tmp"));
     std::fs::create_dir_all(&spool_directory).map_err(|error| WorkerError::Io("temp_directory", error))?;
-    let query_log = query_log::QueryLog::start(&config.query_log())
-        .map_err(|error| WorkerError::Io("query_log_file", error))?
-        .map(Arc::new);
+    let masters = masters(config.control_user.as_deref())?;
+    let query_log = query_log::Current::default();
+    query_log
+        .configure(&config.query_log())
+        .map_err(|error| WorkerError::Io("query_log_file", error))?;
     let registry = Arc::new(Registry::default());
     let transactions = Arc::new(activity::Transactions::default());
     let answers = activity::Answers::new(registry.clone(), transactions.clone());
@@ -90,7 +107,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         memory_limit: config
             .memory_limit
             .map(|size| size.0)
-            .or_else(|| memory::budget(1)),
+            .or_else(|| memory::budget(1, false)),
         threads: config.threads.map(|threads| threads.get() as usize),
         temp_directory: Some(spool_directory.clone()),
         temp_quota: None,
@@ -104,20 +121,22 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     tokio::spawn(databases.clone().keep_shares());
     let worker = Arc::new(Worker {
         id: config.id,
-        probe: probe::Probe::start(databases.clone()).map_err(|error| WorkerError::Io("probe", error))?,
+        data_dir: config.data_dir,
+        masters,
+        probe: probe::Probe::start(databases.clone(), notify::watchdog_interval())
+            .map_err(|error| WorkerError::Io("probe", error))?,
         databases,
         attendance: orphan::Attendance::default(),
         registry: registry.clone(),
         policy: Arc::new(Policy {
-            file_access: config.file_access,
+            file_access: std::sync::RwLock::new(config.file_access.into()),
             spool_directory,
-            timeouts: RwLock::default(),
-            deadlines: Arc::default(),
-            counters: Arc::default(),
+            ..Policy::default()
         }),
-        query_log: query_log.clone(),
+        query_log,
         transactions,
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
+        grace: Mutex::new(GRACE),
         configured: Sender::new(false),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
@@ -129,7 +148,9 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
             drive::intake(worker, sockets.handoff).await
         }
     });
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify::ready(&service::summary(&worker));
+    tokio::spawn(service::report(worker.clone()));
+    tokio::spawn(service::stay_alive(worker.clone()));
     tracing::info!(
         worker = worker.id,
         engine = crate::engine::library_version(),
@@ -144,16 +165,41 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         () = worker.registry.drained() => {}
         result = intake => tracing::error!(?result, "the handoff socket failed"),
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    worker.drain(GRACE).await;
+    let grace = worker.grace();
+    notify::stopping("draining");
+    let more_time = tokio::spawn(tokio::time::timeout(
+        grace + LAST_CHECKPOINTS,
+        service::take_time(),
+    ));
+    worker.drain(grace).await;
+    more_time.abort();
     rpc.abort();
-    if let Some(log) = query_log {
+    if let Some(log) = worker.query_log.get() {
         let _ = tokio::task::spawn_blocking(move || log.flush()).await;
     }
     Ok(())
 }
 
+/// The users whose word counts: root, our own, and the control plane's.
+fn masters(control_user: Option<&str>) -> Result<Vec<u32>, WorkerError> {
+    let mut masters = vec![0, nix::unistd::geteuid().as_raw()];
+    if let Some(name) = control_user {
+        let named = || nix::unistd::User::from_name(name).ok().flatten();
+        let uid = name.parse().ok().or_else(|| Some(named()?.uid.as_raw()));
+        masters.push(uid.ok_or_else(|| WorkerError::NoUser(name.to_owned()))?);
+    }
+    Ok(masters)
+}
+
 impl Worker {
+    fn grace(&self) -> Duration {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_grace(&self, grace: Duration) {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+    }
+
     /// Sessions that are offered before would not have the timeouts of the others.
     async fn first_order(&self) {
         let mut configured = self.configured.subscribe();

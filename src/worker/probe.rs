@@ -11,6 +11,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::databases::Databases;
 use crate::engine::Instance;
 
@@ -18,6 +20,10 @@ use crate::engine::Instance;
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     state: Mutex<State>,
+    /// How often all have answered.
+    rounds: watch::Sender<u64>,
+    /// Somebody waits for a round at least so often.
+    awaited: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -28,9 +34,13 @@ struct State {
 }
 
 impl Probe {
-    /// Starts the thread that asks.
-    pub(super) fn start(databases: Arc<Databases>) -> io::Result<Arc<Probe>> {
-        let probe = Arc::new(Probe::default());
+    /// Starts the thread that asks. A round is over well within `awaited`, if all
+    /// answer.
+    pub(super) fn start(databases: Arc<Databases>, awaited: Option<Duration>) -> io::Result<Arc<Probe>> {
+        let probe = Arc::new(Probe {
+            awaited,
+            ..Probe::default()
+        });
         let asking = probe.clone();
         std::thread::Builder::new()
             .name("probe".to_owned())
@@ -44,6 +54,7 @@ impl Probe {
                             }
                         });
                     }
+                    asking.rounds.send_modify(|rounds| *rounds += 1);
                 }
             })?;
         Ok(probe)
@@ -54,6 +65,11 @@ impl Probe {
         self.lock().patience = patience;
     }
 
+    /// Changes whenever every instance has answered.
+    pub(super) fn rounds(&self) -> watch::Receiver<u64> {
+        self.rounds.subscribe()
+    }
+
     /// The database whose instance has not answered in time.
     pub(super) fn hung(&self) -> Option<String> {
         let state = self.lock();
@@ -62,9 +78,11 @@ impl Probe {
     }
 
     fn pause(&self) -> Duration {
-        self.lock().patience.map_or(Duration::from_secs(1), |patience| {
+        let patience = self.lock().patience;
+        let pause = patience.map_or(Duration::from_secs(1), |patience| {
             (patience / 4).clamp(Duration::from_millis(50), Duration::from_secs(5))
-        })
+        });
+        self.awaited.map_or(pause, |awaited| pause.min(awaited / 4))
     }
 
     fn ask(&self, name: String, question: impl FnOnce()) {

@@ -8,9 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -36,6 +36,27 @@ pub(super) struct QueryLog {
     config: Config,
     queue: SyncSender<Entry>,
     dropped: Arc<AtomicU64>,
+}
+
+/// The log of the configuration that holds now.
+#[derive(Debug, Default)]
+pub(super) struct Current(RwLock<Option<Arc<QueryLog>>>);
+
+impl Current {
+    /// What sessions that begin now are to use.
+    pub(super) fn get(&self) -> Option<Arc<QueryLog>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes by this configuration from now on; by the last one if that is not possible.
+    pub(super) fn configure(&self, config: &Config) -> std::io::Result<()> {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let same = current.as_ref().map(|log| &log.config) == Some(config).filter(|config| config.is_on());
+        if !same {
+            *current = QueryLog::start(config)?.map(Arc::new);
+        }
+        Ok(())
+    }
 }
 
 /// Whose statements they are.

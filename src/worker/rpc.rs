@@ -14,6 +14,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::remote::Settings;
 use super::{Worker, memory, stop_statement};
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
@@ -32,7 +33,7 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 pub(super) async fn serve(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
     let listener = StdListener::from(socket);
     listener.set_nonblocking(true)?;
-    let allowed = [0, nix::unistd::geteuid().as_raw()];
+    let allowed = worker.masters.clone();
     let incoming = UnixListenerStream::new(UnixListener::from_std(listener)?).filter(move |connection| {
         // An accept that failed is passed on; a stranger is not.
         connection.as_ref().map_or(true, |stream| {
@@ -83,16 +84,33 @@ impl Service for Management {
         let request = request.into_inner();
         let worker = &self.worker;
         let memory_limit = match request.memory_limit_bytes {
-            0 => memory::budget(request.worker_count),
+            0 => memory::budget(request.worker_count, request.own_group),
             bytes => Some(bytes),
         };
+        let remote = request.remote.map(|remote| Settings::read(remote, worker));
         worker
             .databases
             .configure(some_time(request.database_idle_milliseconds), |options| {
                 options.memory_limit = memory_limit;
                 options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
                 options.threads = (request.threads > 0).then_some(request.threads as usize);
+                if let Some(remote) = &remote {
+                    options.extensions.clone_from(&remote.extensions);
+                    options
+                        .extension_directory
+                        .clone_from(&remote.extension_directory);
+                    options.file_access = remote.file_access.to_vec();
+                }
             });
+        if let Some(remote) = remote {
+            worker.policy.set_file_access(remote.file_access);
+            if let Err(error) = worker.query_log.configure(&remote.query_log) {
+                tracing::error!(%error, "the query log cannot be written as configured");
+            }
+        }
+        if request.drain_milliseconds > 0 {
+            worker.set_grace(Duration::from_millis(request.drain_milliseconds));
+        }
         worker.probe.configure(some_time(request.hang_milliseconds));
         worker
             .attendance
@@ -164,6 +182,7 @@ impl Service for Management {
 
     async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
         let counters = &self.worker.policy.counters;
+        let process_id = std::process::id();
         Ok(Response::new(MetricsReply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_version: crate::engine::library_version(),
@@ -172,6 +191,11 @@ impl Service for Management {
             query_errors: counters.errors(),
             rows_sent: counters.rows_sent(),
             bytes_sent: counters.bytes_sent(),
+            resident_bytes: crate::process::resident_bytes(process_id).unwrap_or_default(),
+            uptime_seconds: crate::process::start_time(process_id)
+                .and_then(crate::process::age)
+                .unwrap_or_default()
+                .as_secs(),
         }))
     }
 }

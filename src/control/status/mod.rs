@@ -26,7 +26,6 @@ use super::data_dir::private_directory;
 use super::error::StartError;
 use super::observe::Observer;
 use super::sockets::address;
-use crate::process;
 use crate::proto::control_server::{Control, ControlServer};
 use crate::proto::{BanStatus, DatabaseStatus, StatusReply, StatusRequest, UserStatus, WorkerStatus};
 
@@ -134,9 +133,7 @@ async fn status(observer: &Observer) -> StatusReply {
             .counted
             .as_ref()
             .map(|counted| counted.engine_version.clone()),
-        uptime_seconds: seen
-            .process()
-            .and_then(|(_, start)| Some(process::age(start)?.as_secs())),
+        uptime_seconds: seen.uptime().map(|uptime| uptime.as_secs()),
         sessions: census.workers.get(&seen.worker.id).copied().unwrap_or_default(),
         pinned_sessions: seen.counted.as_ref().map(|counted| counted.pinned_sessions),
         databases: seen

@@ -139,7 +139,7 @@ impl Rig {
             limits: Limits::new(choices.limits),
             admission: Admission::new(choices.max_connections),
             authentication_timeout: choices.authentication_timeout,
-            data_dir: data_dir.clone(),
+            data_dir: Some(data_dir.clone()),
             pool: Pool::new(
                 [worker],
                 ledger,
@@ -161,7 +161,14 @@ impl Rig {
             .map(Listener::Tcp)
             .chain([Listener::Unix(unix_listener)])
         {
-            tokio::spawn(accept(listener, front.clone(), doorway.clone(), stopping.clone()));
+            let knocks = tokio::sync::mpsc::channel(1).1;
+            tokio::spawn(accept(
+                listener,
+                front.clone(),
+                doorway.clone(),
+                knocks,
+                stopping.clone(),
+            ));
         }
         Self {
             port,

@@ -40,6 +40,7 @@ fn program(directory: &Path, body: &str) -> Program {
         log_min_duration_statement: Default::default(),
         query_log_text: false,
         query_log_file: None,
+        control_user: None,
     };
     Program {
         path,

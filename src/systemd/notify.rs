@@ -1,0 +1,102 @@
+//! What a service says to systemd: sd_notify(3). Where nobody has asked to be
+//! told (`NOTIFY_SOCKET`), all of it does nothing.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Whether somebody listens.
+pub fn is_asked_for() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
+/// A socket of the caller's own for what has descriptors with it; `None` if nobody
+/// listens.
+pub fn socket() -> Option<io::Result<UnixDatagram>> {
+    let address = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
+    let connect = || {
+        let socket = UnixDatagram::unbound()?;
+        let address = match address.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&address)?,
+        };
+        socket.connect_addr(&address)?;
+        Ok(socket)
+    };
+    Some(connect())
+}
+
+/// The service serves; `status` is what `systemctl status` shows.
+pub fn ready(status: &str) {
+    say(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Another line for `systemctl status`.
+pub fn status(status: &str) {
+    say(&[NotifyState::Status(status)]);
+}
+
+/// The service begins to stop.
+pub fn stopping(status: &str) {
+    say(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// Starting or stopping takes longer than the unit says: it has so long from now,
+/// or until it says this again.
+pub fn extend_timeout(by: Duration) {
+    let microseconds = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
+    say(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
+/// The service is well. To be said several times in each [`watchdog_interval`],
+/// by whoever has just seen that it is true.
+pub fn alive() {
+    say(&[NotifyState::Watchdog]);
+}
+
+/// After how long a silence systemd kills this process; `None` if it does not.
+/// Source: sd_watchdog_enabled(3).
+pub fn watchdog_interval() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    interval(
+        variable("WATCHDOG_USEC").as_deref(),
+        variable("WATCHDOG_PID").as_deref(),
+        std::process::id(),
+    )
+}
+
+/// Without a process id it is whoever has inherited the variable.
+fn interval(microseconds: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
+    if pid.is_some_and(|pid| pid.parse() != Ok(own)) {
+        return None;
+    }
+    let microseconds = microseconds?.parse().ok().filter(|n| *n > 0)?;
+    Some(Duration::from_micros(microseconds))
+}
+
+fn say(states: &[NotifyState<'_>]) {
+    // Lost is what is said to a systemd that is not there any more.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_of_another_process_is_not_ours() {
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(interval(Some("1000000"), Some("17"), 17), second);
+        assert_eq!(interval(Some("1000000"), None, 17), second);
+        assert_eq!(interval(Some("1000000"), Some("18"), 17), None);
+        for off in [None, Some("0"), Some(""), Some("-1")] {
+            assert_eq!(interval(off, None, 17), None, "{off:?}");
+        }
+    }
+}

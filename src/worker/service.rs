@@ -1,0 +1,64 @@
+//! What a worker tells systemd while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Worker;
+use crate::systemd::notify;
+
+/// Between two lines for `systemctl status` there is at least so much time.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// While the worker stops it asks for so much more time again and again.
+const MORE_TIME: Duration = Duration::from_secs(20);
+
+/// Tells how the worker is, whenever that changes.
+pub(super) async fn report(worker: Arc<Worker>) {
+    if !notify::is_asked_for() {
+        return;
+    }
+    let mut shown = String::new();
+    loop {
+        let change = worker.registry.changes();
+        let line = summary(&worker);
+        if line != shown && !worker.registry.is_draining() {
+            notify::status(&line);
+            shown = line;
+        }
+        change.await;
+        tokio::time::sleep(STATUS_EVERY).await;
+    }
+}
+
+/// Says that the worker is alive whenever every database has answered, and the
+/// runtime has come round to saying so.
+pub(super) async fn stay_alive(worker: Arc<Worker>) {
+    if notify::watchdog_interval().is_none() {
+        return;
+    }
+    let mut rounds = worker.probe.rounds();
+    while rounds.changed().await.is_ok() {
+        notify::alive();
+    }
+}
+
+/// Asks for more time as long as it is polled, which is to be while it drains.
+pub(super) async fn take_time() {
+    loop {
+        notify::extend_timeout(MORE_TIME);
+        tokio::time::sleep(MORE_TIME / 4).await;
+    }
+}
+
+/// The worker in a line.
+pub(super) fn summary(worker: &Worker) -> String {
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    format!(
+        "{}, {} open",
+        counted(worker.registry.count(), "session"),
+        counted(worker.databases.names().len(), "database"),
+    )
+}

@@ -1,0 +1,310 @@
+//! From boot to shutdown.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use crate::machine::{Machine, on_each_release};
+use crate::support::message::startup;
+use crate::support::session::V3_0;
+use crate::support::transport::Road;
+use crate::support::{Session, eventually};
+
+on_each_release!(
+    the_examples_do_what_they_say,
+    the_first_connection_after_boot_is_answered,
+    status_tells_what_an_operator_wants_to_know,
+    a_worker_that_is_enabled_later_is_found,
+    users_files_are_kept_apart,
+    the_worker_has_no_network_and_the_control_plane_no_databases,
+    the_configuration_reaches_workers_that_cannot_read_it,
+    the_journal_has_the_fields,
+    a_stop_of_the_target_ends_everything_and_a_start_begins_anew,
+);
+
+/// Nothing runs but systemd with its sockets; the first client starts it all.
+fn the_first_connection_after_boot_is_answered(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    for unit in ["duckgres.service", "duckgres-worker@1.service"] {
+        assert_eq!(machine.property(unit, "ActiveState"), "inactive", "{unit}");
+    }
+    let mut session = machine.connect("u0");
+    session.execute("create table t as select 42 as i");
+    assert_eq!(machine.connect_locally("u0").rows("select i from t"), ["42"]);
+    assert_eq!(session.rows("select i from t"), ["42"]);
+    for unit in ["duckgres.service", "duckgres-worker@1.service"] {
+        assert_eq!(machine.property(unit, "ActiveState"), "active", "{unit}");
+        assert_eq!(machine.property(unit, "NRestarts"), "0", "{unit}");
+    }
+}
+
+fn status_tells_what_an_operator_wants_to_know(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let _sessions = [
+        machine.connect("u0"),
+        machine.connect("u1"),
+        machine.connect("u1"),
+    ];
+    machine.await_property(
+        "duckgres.service",
+        "StatusText",
+        "1 of 1 worker, 3 sessions in 2 databases",
+    );
+    machine.await_property(
+        "duckgres-worker@1.service",
+        "StatusText",
+        "3 sessions, 2 databases open",
+    );
+    let shown = machine.run(&["systemctl", "status", "duckgres.service"]).out;
+    assert!(shown.contains("3 sessions in 2 databases"), "{shown}");
+    let asked = machine
+        .run(&["duckgres", "status", "--data-dir", "/var/lib/duckgres/control"])
+        .success();
+    assert!(asked.contains("ready"), "{asked}");
+}
+
+fn a_worker_that_is_enabled_later_is_found(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let first = machine.connect("u0");
+    assert_eq!(first.worker(), 1);
+    machine.systemctl(&["enable", "--now", "duckgres-worker@4.socket"]);
+    // It is started by being looked at.
+    machine.await_property("duckgres-worker@4.service", "ActiveState", "active");
+    machine.await_property(
+        "duckgres.service",
+        "StatusText",
+        "2 of 2 workers, 1 session in 1 database",
+    );
+    assert_eq!(machine.connect("u1").worker(), 4);
+    // And one that is taken away is not counted on.
+    machine.systemctl(&["disable", "--now", "duckgres-worker@4.socket"]);
+    machine.await_property(
+        "duckgres.service",
+        "StatusText",
+        "1 of 1 worker, 1 session in 1 database",
+    );
+    assert_eq!(machine.connect("u1").worker(), 1);
+}
+
+fn users_files_are_kept_apart(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    drop(machine.connect("u0"));
+    let (control, worker) = (machine.uid("duckgres"), machine.uid("duckgres-worker"));
+    // As the worker's user, and in the very namespaces of the worker.
+    let process = machine.main_process("duckgres-worker@1.service").to_string();
+    let secrets = [
+        "/etc/duckgres",
+        "/etc/duckgres/duckgres.yaml",
+        "/etc/duckgres/server.key",
+        "/var/lib/duckgres/control",
+        "/var/lib/duckgres/control/auth.secret",
+    ];
+    for path in secrets {
+        let inside = machine.run(&["nsenter", "--target", &process, "--mount", "cat", path]);
+        assert!(
+            !inside.status.success(),
+            "{path} in the worker's namespace: {inside:?}"
+        );
+        let read = machine.run(&[
+            "setpriv",
+            "--reuid",
+            &worker.to_string(),
+            "--regid",
+            &worker.to_string(),
+            "--clear-groups",
+            "cat",
+            path,
+        ]);
+        assert!(
+            !read.status.success() && read.err.contains("Permission denied"),
+            "{path}: {read:?}"
+        );
+    }
+    // They are there: the control plane reads them.
+    for path in &secrets[1..] {
+        if path.ends_with("control") {
+            continue;
+        }
+        machine
+            .run(&[
+                "setpriv",
+                "--reuid",
+                &control.to_string(),
+                "--regid",
+                &control.to_string(),
+                "--clear-groups",
+                "cat",
+                path,
+            ])
+            .success();
+    }
+    let databases = machine.run(&[
+        "setpriv",
+        "--reuid",
+        &control.to_string(),
+        "--regid",
+        &control.to_string(),
+        "--clear-groups",
+        "ls",
+        "/var/lib/duckgres/data",
+    ]);
+    assert!(!databases.status.success(), "{databases:?}");
+    // Nobody else hands sessions over.
+    let sockets = machine.run(&[
+        "setpriv",
+        "--reuid",
+        &worker.to_string(),
+        "--regid",
+        &worker.to_string(),
+        "--clear-groups",
+        "test",
+        "-w",
+        "/run/duckgres/worker/1/rpc.sock",
+    ]);
+    assert!(!sockets.status.success(), "{sockets:?}");
+}
+
+fn the_worker_has_no_network_and_the_control_plane_no_databases(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    drop(machine.connect("u0"));
+    let process = machine.main_process("duckgres-worker@1.service").to_string();
+    assert!(!machine.same_network("1", &process));
+}
+
+fn the_configuration_reaches_workers_that_cannot_read_it(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    let yaml = machine.etc("duckgres/duckgres.yaml");
+    let text = std::fs::read_to_string(&yaml).unwrap()
+        + "file_access: [/usr/share]\nquery_log: errors\nthreads: 1\nstatement_timeout: 77s\n";
+    std::fs::write(&yaml, text).unwrap();
+    machine.boot();
+    let mut session = machine.connect("u0");
+    assert_eq!(
+        session.rows("select count(*) > 0 from read_text('/usr/share/common-licenses/GPL-3')"),
+        ["t"]
+    );
+    assert_eq!(session.rows("select current_setting('threads')"), ["1"]);
+    assert_eq!(session.rows("show statement_timeout"), ["77s"]);
+    assert_eq!(session.error("select nowhere").field('C'), "42703");
+    eventually("the failed statement is logged", || {
+        let journal = machine.journal(&["DUCKGRES_SQLSTATE=42703", "--output=verbose"]);
+        [
+            "DUCKGRES_USER=u0",
+            "DUCKGRES_DATABASE=u0",
+            "_SYSTEMD_UNIT=duckgres-worker@1.service",
+            "_COMM=duckgres-worker",
+        ]
+        .iter()
+        .all(|field| journal.contains(field))
+        .then_some(())
+    });
+}
+
+fn the_journal_has_the_fields(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    drop(machine.connect("u3"));
+    eventually("the login is in the journal", || {
+        let journal = machine.journal(&["DUCKGRES_USER=u3", "--output=verbose"]);
+        [
+            "MESSAGE=connected",
+            "DUCKGRES_DATABASE=u3",
+            "DUCKGRES_BACKEND_ID=",
+            "PRIORITY=",
+            "_SYSTEMD_UNIT=duckgres.service",
+        ]
+        .iter()
+        .all(|field| journal.contains(field))
+        .then_some(())
+    });
+}
+
+fn a_stop_of_the_target_ends_everything_and_a_start_begins_anew(mut machine: Machine) {
+    machine.enable(&[
+        "duckgres.target",
+        "duckgres.service",
+        "duckgres-worker@1.service",
+        "duckgres-worker@2.service",
+    ]);
+    machine.boot();
+    let units = [
+        "duckgres.service",
+        "duckgres.socket",
+        "duckgres-worker@1.service",
+        "duckgres-worker@1.socket",
+        "duckgres-worker@2.service",
+        "duckgres-worker@2.socket",
+    ];
+    for round in 0..2 {
+        for unit in units {
+            machine.await_property(unit, "ActiveState", "active");
+        }
+        let mut idle = machine.connect("u0");
+        let mut busy = machine.connect("u1");
+        assert_eq!(idle.rows("select 1"), ["1"]);
+        busy.execute("create or replace table t as select 1 as i");
+        machine.systemctl(&["stop", "duckgres.target"]);
+        assert_eq!(idle.last_words(), ["Error FATAL 57P01"], "round {round}");
+        assert_eq!(busy.last_words(), ["Error FATAL 57P01"], "round {round}");
+        // The stop has waited for all of them.
+        for unit in units {
+            assert_eq!(machine.property(unit, "ActiveState"), "inactive", "{unit}");
+            assert_eq!(machine.property(unit, "Result"), "success", "{unit}");
+        }
+        let left = machine.run(&["find", "/run/duckgres", "-type", "s"]).success();
+        assert_eq!(left, "", "no socket is left");
+        assert!(machine.network().tcp().is_err(), "nobody listens");
+        machine.systemctl(&["start", "duckgres.target"]);
+    }
+    assert_eq!(machine.connect("u1").rows("select i from t"), ["1"]);
+}
+
+/// Each drop-in goes where its first line says.
+fn the_examples_do_what_they_say(mut machine: Machine) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/examples");
+    for entry in fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        if let Some(place) = text.strip_prefix("# /etc/") {
+            machine.write(place.split([',', '\n']).next().unwrap(), &text);
+        }
+    }
+    fs::create_dir(machine.etc("exports")).unwrap();
+    // The directory of the example does not exist in a machine.
+    let files = "systemd/system/duckgres-worker@.service.d/files.conf";
+    let text = fs::read_to_string(machine.etc(files)).unwrap();
+    machine.write(files, &text.replace("/srv/exports", "/etc/exports"));
+    let uid = machine.uid("duckgres-worker");
+    chown(machine.etc("exports"), Some(uid), None).unwrap();
+    let yaml = machine.etc("duckgres/duckgres.yaml");
+    let text = fs::read_to_string(&yaml).unwrap() + "file_access: [/etc/exports]\n";
+    fs::write(yaml, text).unwrap();
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+
+    // Every address, and so TLS is required.
+    let listening = machine.property("duckgres.socket", "Listen");
+    assert!(
+        listening.contains("0.0.0.0:5432") && listening.contains("[::]:5432"),
+        "{listening}"
+    );
+    let mut plain = Session::on(Road::Tcp(machine.network().tcp().unwrap()));
+    plain.send(&startup(V3_0, &[("user", "u0"), ("database", "u0")]));
+    assert_eq!(plain.last_words(), ["Error FATAL 28000"]);
+
+    let mut session = machine.connect("u0");
+    session.execute("copy (select 42 as a) to '/etc/exports/a.csv'");
+    assert_eq!(session.rows("select a from '/etc/exports/a.csv'"), ["42"]);
+    let unit = "duckgres-worker@1.service";
+    assert_eq!(machine.property(unit, "MemoryMax"), (8_u64 << 30).to_string());
+    let process = machine.main_process(unit).to_string();
+    assert!(
+        machine.same_network("1", &process),
+        "it has the machine's network"
+    );
+}

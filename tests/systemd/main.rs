@@ -1,0 +1,25 @@
+//! duckgres under a really booted systemd, Debian 12's and Debian 13's.
+//!
+//! ```text
+//! machine     a small Debian that boots in a second, with the units of this tree
+//! units       what can be said of the units without booting
+//! boot        the first connection, workers found, files kept apart, the end
+//! lives       what survives the restart and death of which process
+//! ```
+//!
+//! A machine is a container of systemd-nspawn on a root file system that is made
+//! once (`root.sh`, in ~/.cache/duckgres/roots). Both need root; without it, or
+//! without the programs, a test says why and passes.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails with a line number, which is what it should do"
+)]
+
+mod boot;
+mod lives;
+mod machine;
+#[allow(dead_code, unused_imports, reason = "the other tests need more of it")]
+#[path = "../support/mod.rs"]
+mod support;
+mod units;
