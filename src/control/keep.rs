@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use nix::errno::Errno;
@@ -26,6 +26,11 @@ use crate::systemd::activation::Inherited;
 /// What the names of kept connections in the store begin with.
 const PREFIX: &str = "h-";
 
+/// More connections than these are not kept at once: half of the unit's
+/// `FileDescriptorStoreMax=`, and few enough for all names to fit into
+/// `LISTEN_FDNAMES`, without which the service could not be started again.
+const LIMIT: usize = 1000;
+
 /// A client that has sent so much goes on without being kept: its bytes would
 /// fill the socket.
 const MOST: usize = 32 * 1024;
@@ -36,6 +41,7 @@ pub struct Keeper {
     /// Differs from process to process, as long as names of both are in use.
     series: u32,
     next: AtomicU64,
+    count: Arc<AtomicUsize>,
     /// Names that are to be forgotten. A thread of its own sends them: systemd
     /// may be slow, and this must not be lost.
     forget: Sender<String>,
@@ -53,6 +59,7 @@ impl Keeper {
             systemd,
             series: std::process::id(),
             next: AtomicU64::new(0),
+            count: Arc::default(),
             forget,
         }))
     }
@@ -60,6 +67,9 @@ impl Keeper {
     /// Keeps a connection from which nothing has been read. `None` if that is
     /// not possible now: the connection goes on without.
     pub fn keep(self: &Arc<Self>, socket: BorrowedFd<'_>) -> Option<Box<Kept>> {
+        if self.count.load(Ordering::Relaxed) >= LIMIT {
+            return None;
+        }
         let tape = Tape::new().ok()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{:x}.{number:x}", self.series);
@@ -131,8 +141,10 @@ impl Keeper {
     }
 
     fn entry(&self, name: String) -> Entry {
+        self.count.fetch_add(1, Ordering::Relaxed);
         Entry {
             name,
+            count: self.count.clone(),
             forget: self.forget.clone(),
         }
     }
@@ -150,11 +162,13 @@ fn forget_all(systemd: &UnixDatagram, names: &Receiver<String>) {
 /// A name in the store; dropped, it is removed.
 struct Entry {
     name: String,
+    count: Arc<AtomicUsize>,
     forget: Sender<String>,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
         let _ = self.forget.send(std::mem::take(&mut self.name));
     }
 }

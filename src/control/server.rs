@@ -88,7 +88,9 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     let mut inherited = activation::take()?;
     let mut doors = Doors::open(&config, &mut inherited).await?;
     let keeper = keeper();
-    let kept = keeper.as_ref().map_or_else(Vec::new, |keeper| keeper.take_up(&mut inherited));
+    let kept = keeper
+        .as_ref()
+        .map_or_else(Vec::new, |keeper| keeper.take_up(&mut inherited));
     for stranger in inherited {
         warn!(
             name = stranger.name,
