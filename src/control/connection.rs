@@ -91,7 +91,7 @@ pub async fn serve(front: Arc<Front>, socket: Socket) {
                     permit.hand_over(backend_id);
                     info!(%peer, user, database, backend_id, "connected");
                 }
-                Err((wire, end)) => refuse(wire, end, &peer).await,
+                Err((wire, end)) => part(&front, wire, end, &peer).await,
             }
         }
         Ok(Admitted::Cancel(request)) => {
@@ -101,8 +101,21 @@ pub async fn serve(front: Arc<Front>, socket: Socket) {
             // The client waits for the end of the connection and nothing else.
             let _ = wire.close().await;
         }
-        Err(end) => refuse(Some(wire), end, &peer).await,
+        Err(end) => part(&front, Some(wire), end, &peer).await,
     }
+}
+
+/// Ends a connection that has come to nothing; or, when it is this server that
+/// ends, leaves it to the next one.
+async fn part(front: &Front, wire: Option<Wire>, end: End, peer: &str) {
+    let wire = match wire {
+        Some(wire) if *front.stopping.borrow() => match wire.leave() {
+            Ok(()) => return debug!(%peer, "left to the next process"),
+            Err(wire) => Some(wire),
+        },
+        wire => wire,
+    };
+    refuse(wire, end, peer).await;
 }
 
 async fn admit(front: &Front, wire: &mut Wire) -> Result<Admitted, End> {

@@ -6,7 +6,7 @@
 //! just close: two owners of a TLS session must never be.
 
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -61,7 +61,7 @@ pub async fn hand_over(
     let minor = startup.minor();
     let cancel_key =
         CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
-    let (fd, mut kept) = socket.into_fd().map_err(|error| (None, error.into()))?;
+    let (fd, kept) = socket.into_fd().map_err(|error| (None, error.into()))?;
     let mut session = Session {
         socket: fd,
         state: SessionState {
@@ -83,7 +83,7 @@ pub async fn hand_over(
     let mut pause = FIRST_PAUSE;
     loop {
         let (worker, passage) = placed;
-        session = match offer(&worker, session, &mut kept, passage).await {
+        session = match offer(&worker, session, kept.as_deref(), passage).await {
             Ok(backend_id) => return Ok(backend_id),
             Err(Missed::Lost(end)) => return Err((None, end)),
             Err(Missed::Kept(session)) => *session,
@@ -94,9 +94,9 @@ pub async fn hand_over(
             Ok(placed) if tokio::time::Instant::now() < deadline => placed,
             Ok(_) => {
                 let fatal = Fatal::cannot_connect_now("the database system is not accepting connections");
-                return Err((take_back(session, address), fatal.into()));
+                return Err((take_back(session, kept, address), fatal.into()));
             }
-            Err(fatal) => return Err((take_back(session, address), fatal.into())),
+            Err(fatal) => return Err((take_back(session, kept, address), fatal.into())),
         };
     }
 }
@@ -113,7 +113,7 @@ enum Missed {
 async fn offer(
     worker: &Worker,
     mut session: Session,
-    kept: &mut Option<Box<Kept>>,
+    kept: Option<&Kept>,
     mut passage: Passage,
 ) -> Result<i32, Missed> {
     for _ in 0..ID_ATTEMPTS {
@@ -123,16 +123,21 @@ async fn offer(
         }
         session.state.backend_id = backend_id;
         let offered = Instant::now();
-        let commit = |socket: BorrowedFd<'_>| match kept.take() {
-            Some(mut kept) => kept.commit(socket),
-            None => Ok(()),
-        };
-        let outcome = handoff::offer_after(&worker.handoff, session, ANSWER_WITHIN, commit).await;
+        let tape = kept.map(|kept| (kept.tape.as_ref(), kept.used()));
+        let outcome = handoff::offer_with(&worker.handoff, session, ANSWER_WITHIN, tape).await;
         worker.tally.offered(outcome.is_ok(), offered.elapsed());
         session = match outcome {
             Ok(()) => {
                 passage.accepted();
                 return Ok(backend_id);
+            }
+            // By a control plane that was killed before it heard so.
+            Err(OfferError::Refused {
+                reason: Reason::Taken,
+                ..
+            }) => {
+                let end = End::Silent(format!("worker {} has it already", worker.id));
+                return Err(Missed::Lost(end));
             }
             // A session of an earlier control plane that has not been reported yet.
             Err(OfferError::Refused {
@@ -164,7 +169,10 @@ async fn offer(
 }
 
 /// The connection again, after a worker did not take it.
-fn take_back(session: Session, address: Option<SocketAddr>) -> Option<Wire> {
+fn take_back(session: Session, kept: Option<Box<Kept>>, address: Option<SocketAddr>) -> Option<Wire> {
+    if let Some(mut kept) = kept {
+        kept.commit(session.socket.as_fd()).ok()?;
+    }
     let restore = |fd: OwnedFd| -> std::io::Result<Wire> {
         Wire::from_parts(Parts {
             socket: Socket::from_fd(fd, address)?,

@@ -4,9 +4,9 @@
 //! as soon as it is accepted, with the [`Tape`] of what was drawn for it. The
 //! client's bytes are looked at with `MSG_PEEK` and stay in the socket. If this
 //! process is killed, the next one finds both, does the handshake again up to
-//! where it was without saying anything twice, and goes on. At the handoff the
-//! bytes are taken out and the tape is ended, so that a session never has two
-//! owners.
+//! where it was without saying anything twice, and goes on. The worker has the
+//! session when it has claimed the tape, so that it never has two owners, whenever
+//! who was killed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, recv, sendmsg, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::tape::Tape;
+use crate::handoff::{Tape, discard};
 use crate::systemd::activation::Inherited;
 
 /// What the names of kept connections in the store begin with.
@@ -90,6 +89,7 @@ impl Keeper {
             seen: 0,
             said: 0,
             sent: 0,
+            offered: false,
             scratch: Vec::new(),
         }))
     }
@@ -113,24 +113,8 @@ impl Keeper {
                 else {
                     return None;
                 };
-                let resumed = Tape::open(tape).and_then(|tape| {
-                    let Some(tape) = tape else { return Ok(None) };
-                    let sent = tape.sent()?;
-                    Ok(Some((tape, sent)))
-                });
-                match resumed {
-                    Ok(Some((tape, sent))) => Some((
-                        socket,
-                        Box::new(Kept {
-                            tape: Arc::new(tape),
-                            _entry: entry,
-                            seen: 0,
-                            said: 0,
-                            sent,
-                            scratch: Vec::new(),
-                        }),
-                    )),
-                    Ok(None) => None,
+                match Kept::resume(&socket, tape, entry) {
+                    Ok(kept) => Some((socket, Box::new(kept?))),
                     Err(error) => {
                         tracing::warn!(%error, "a connection in handshake cannot be gone on with");
                         None
@@ -184,10 +168,49 @@ pub struct Kept {
     said: u64,
     /// How much of it the client has been sent, by this process or another.
     sent: u64,
+    /// Another process may have sent it to a worker.
+    offered: bool,
     scratch: Vec<u8>,
 }
 
 impl Kept {
+    /// What another process has kept; `None` if the connection is somebody else's
+    /// by now.
+    fn resume(socket: &OwnedFd, tape: OwnedFd, entry: Entry) -> io::Result<Option<Kept>> {
+        let Some(tape) = Tape::open(tape)? else {
+            return Ok(None);
+        };
+        let sent = match bytes_sent(socket) {
+            Some(sent) => sent,
+            None => tape.sent()?,
+        };
+        Ok(Some(Kept {
+            offered: tape.is_offered()?,
+            tape: Arc::new(tape),
+            _entry: entry,
+            seen: 0,
+            said: 0,
+            sent,
+            scratch: Vec::new(),
+        }))
+    }
+
+    /// How many of the client's bytes have been used.
+    pub fn used(&self) -> u32 {
+        self.seen.try_into().unwrap_or(u32::MAX)
+    }
+
+    /// To be asked before anything is done that no other process must do too.
+    ///
+    /// # Errors
+    /// The connection is somebody else's.
+    pub fn own(&self) -> io::Result<()> {
+        match self.offered && !self.tape.claim()? {
+            true => Err(taken()),
+            false => Ok(()),
+        }
+    }
+
     /// Reads the next bytes without taking them; 0 at the end.
     ///
     /// # Errors
@@ -228,25 +251,51 @@ impl Kept {
         self.tape.set_sent(self.sent)
     }
 
-    /// Takes what was used out of the socket. Nobody can do the handshake again
-    /// after that.
+    /// Makes the connection this process's own, and takes what was used out of the
+    /// socket.
+    ///
+    /// # Errors
+    /// It is somebody else's, or has failed.
     pub fn commit(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.tape.end()?;
-        while self.seen > 0 {
-            let part = self.seen.min(self.scratch.len());
-            match recv(
-                socket.as_raw_fd(),
-                &mut self.scratch[..part],
-                MsgFlags::MSG_DONTWAIT,
-            ) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.seen -= count,
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.tape.claim()? {
+            true => discard(socket, self.seen),
+            false => Err(taken()),
         }
-        Ok(())
     }
+
+    /// Leaves the connection to the next process.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+}
+
+fn taken() -> io::Error {
+    io::Error::other("the session is another process's")
+}
+
+/// How many bytes a TCP connection has been given to send: those that the client
+/// has acknowledged, and those that it has not. The kernel knows exactly what a
+/// process that was killed could not write down any more.
+fn bytes_sent(socket: &OwnedFd) -> Option<u64> {
+    // SAFETY: all bytes zero is a value of this structure of numbers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).ok()?;
+    let pointer = std::ptr::from_mut(&mut info).cast();
+    // SAFETY: the kernel writes at most `length` bytes, which are there.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            pointer,
+            &mut length,
+        )
+    };
+    let mut unacknowledged: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ writes one int (tcp(7)).
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut unacknowledged) };
+    let known = got == 0 && asked == 0;
+    known.then(|| info.tcpi_bytes_acked + u64::from(unacknowledged.unsigned_abs()))
 }
 
 /// Whether the client will send nothing more than is there.
@@ -259,6 +308,8 @@ fn is_at_end(socket: BorrowedFd<'_>) -> io::Result<bool> {
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        // Unless a worker has it, this is the end of it.
+        let _ = self.tape.claim();
         // What is in there may be secret.
         zeroize::Zeroize::zeroize(&mut self.scratch);
     }

@@ -48,7 +48,6 @@ pub mod standalone;
 pub mod startup;
 pub mod status;
 pub mod supervise;
-mod tape;
 #[cfg(test)]
 mod tests;
 pub mod units;

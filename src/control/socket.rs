@@ -102,8 +102,20 @@ impl Socket {
         }
     }
 
+    /// Leaves the connection, if it is kept, to the next process.
+    pub fn leave(mut self) -> Result<(), Self> {
+        match self.kept.take() {
+            Some(kept) => {
+                kept.leave();
+                Ok(())
+            }
+            None => Err(self),
+        }
+    }
+
     /// The socket itself, non-blocking, no longer watched by this process. What
-    /// keeps it must be [committed](Kept::commit) before anybody reads from it.
+    /// keeps it must be [committed](Kept::commit), here or by a worker, before
+    /// anybody reads from it.
     pub fn into_fd(self) -> io::Result<(OwnedFd, Option<Box<Kept>>)> {
         let fd = match self.stream {
             Stream::Tcp(stream, _) => stream.into_std().map(OwnedFd::from),
@@ -192,6 +204,9 @@ impl AsyncWrite for Socket {
         if repeated > 0 {
             return Poll::Ready(Ok(repeated));
         }
+        if let Some(kept) = &socket.kept {
+            kept.own()?;
+        }
         let written = match &mut socket.stream {
             Stream::Tcp(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -210,7 +225,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let socket = self.get_mut();
+        if let Some(kept) = &socket.kept {
+            kept.own()?;
+        }
+        match &mut socket.stream {
             Stream::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }

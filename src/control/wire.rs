@@ -109,6 +109,12 @@ impl Wire {
         self.socket.shutdown().await
     }
 
+    /// Leaves the connection, if it is kept, to the next process.
+    pub fn leave(self) -> Result<(), Self> {
+        let Self { socket, tls, plain } = self;
+        socket.leave().map_err(|socket| Self { socket, tls, plain })
+    }
+
     /// Takes the connection apart, to be handed over.
     pub fn into_parts(self) -> io::Result<Parts> {
         let tls = self

@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | 0 | 4 | "DGHO" |
 //! | 4 | 2 | format, 1, big endian |
-//! | 6 | 1 | kind: 1 a session, 2 the reply to one |
-//! | 7 | 1 | place: 0 the payload follows, 1 it is in a sealed memfd, the second descriptor |
+//! | 6 | 1 | kind: 1 a session, 2 the reply to one, 3 a session with its tape |
+//! | 7 | 1 | place: 0 the payload follows, 1 it is in a sealed memfd, the last descriptor |
 //! | 8 | 4 | length of the payload in bytes, big endian |
 //! | 12 | … | the payload, a protobuf message, or nothing |
 //!
-//! A session comes with one descriptor, the client's socket, or with two.
+//! A session's first descriptor is the client's socket; its tape, if it has one, is
+//! the second.
 
 const MAGIC: [u8; 4] = *b"DGHO";
 const FORMAT: u16 = 1;
@@ -28,6 +29,8 @@ const ATTACHED: u8 = 1;
 pub enum Kind {
     /// A session that is offered: the payload is a `proto::AcceptConnection`.
     Session,
+    /// The same; who does its handshake again is decided by a [`Tape`](super::Tape).
+    Taped,
     /// The answer: the payload is a `proto::AcceptReply`.
     Reply,
 }
@@ -83,6 +86,7 @@ pub fn parse(message: &[u8]) -> Result<(Kind, Payload<'_>), EnvelopeError> {
     let kind = match kind {
         1 => Kind::Session,
         2 => Kind::Reply,
+        3 => Kind::Taped,
         _ => return Err(EnvelopeError::Kind),
     };
     let length = u32::from_be_bytes(length) as usize;
@@ -108,6 +112,7 @@ fn header(kind: Kind, place: u8, length: usize, out: &mut Vec<u8>) {
     let kind = match kind {
         Kind::Session => 1,
         Kind::Reply => 2,
+        Kind::Taped => 3,
     };
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT.to_be_bytes());

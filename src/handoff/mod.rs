@@ -9,6 +9,9 @@
 //! - If no reply comes, nobody knows who has it. The sender then gives it up, in
 //!   silence: an alert or a close_notify could use a nonce that the receiver uses
 //!   as well. If the receiver has it, it goes on there, even if the sender died.
+//!
+//! A session whose handshake another process could do again comes with its
+//! [`Tape`], and is the receiver's only if that can still be claimed.
 
 mod memfd;
 mod receive;
@@ -16,15 +19,17 @@ mod send;
 mod session;
 mod socket;
 mod state;
+mod tape;
 
 pub mod envelope;
 
 pub use crate::proto::refused::Reason;
 pub use receive::{Incoming, Listener, Offer, ReceiveError};
-pub use send::{OfferError, offer, offer_after};
+pub use send::{OfferError, offer, offer_with};
 pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};
 pub use socket::bind;
 pub use state::StateError;
+pub use tape::{Tape, discard};
 
 #[cfg(test)]
 mod tests;

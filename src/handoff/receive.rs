@@ -1,7 +1,7 @@
 //! The receiving side of a handoff.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::send::within;
 use super::session::{Session, SessionState};
 use super::socket::{Acceptor, Message, Stream, is_client_socket};
 use super::state::StateError;
+use super::tape::Tape;
 use crate::proto::accept_reply::Outcome;
 use crate::proto::refused::Reason;
 use crate::proto::{AcceptReply, Accepted, Refused};
@@ -50,6 +51,12 @@ pub enum ReceiveError {
     /// The first descriptor is no connected stream socket.
     #[error("the first descriptor is not a client's socket")]
     NotASocket,
+    /// The second descriptor should be a tape.
+    #[error("the session's tape cannot be read: {0}")]
+    Tape(#[source] io::Error),
+    /// Another process has claimed it before.
+    #[error("the session is another process's")]
+    Taken,
     /// Not a message of this protocol.
     #[error("{0}")]
     Envelope(#[from] EnvelopeError),
@@ -120,47 +127,64 @@ impl Incoming {
             }
         };
         match opened {
-            Ok(session) => Ok(Offer {
+            Ok((session, tape)) => Ok(Offer {
                 session,
+                tape,
                 stream: self.stream,
             }),
             Err(error) => {
+                let reason = match error {
+                    ReceiveError::Taken => Reason::Taken,
+                    _ => Reason::Malformed,
+                };
                 // The sender notices a lost refusal by its deadline.
-                let _ = refuse(&self.stream, Reason::Malformed, &error.to_string()).await;
+                let _ = refuse(&self.stream, reason, &error.to_string()).await;
                 Err(error)
             }
         }
     }
 }
 
-fn open(mut message: Message) -> Result<Session, ReceiveError> {
+fn open(mut message: Message) -> Result<(Session, Option<Tape>), ReceiveError> {
     if message.truncated {
         return Err(ReceiveError::Truncated);
     }
     let mut descriptors = std::mem::take(&mut message.descriptors).into_iter();
     let (kind, payload) = envelope::parse(message.bytes())?;
-    if kind != Kind::Session {
-        return Err(EnvelopeError::Kind.into());
-    }
+    let taped = match kind {
+        Kind::Session => false,
+        Kind::Taped => true,
+        Kind::Reply => return Err(EnvelopeError::Kind.into()),
+    };
     let found = descriptors.len();
-    let expected = match payload {
-        Payload::Inline(_) => 1,
-        Payload::Attached { .. } => 2,
-    };
-    let (Some(socket), memfd, None) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
+    let expected = 1 + usize::from(taped) + usize::from(matches!(payload, Payload::Attached { .. }));
+    if found != expected {
         return Err(ReceiveError::Descriptors { found, expected });
+    }
+    let mut next = || {
+        descriptors
+            .next()
+            .ok_or(ReceiveError::Descriptors { found, expected })
     };
+    let socket = next()?;
     if !is_client_socket(&socket) {
         return Err(ReceiveError::NotASocket);
     }
-    let state = match (payload, memfd) {
-        (Payload::Inline(bytes), None) => SessionState::decode(bytes)?,
-        (Payload::Attached { length }, Some(memfd)) => {
-            SessionState::decode(&memfd::read(memfd, length).map_err(ReceiveError::Attached)?)?
-        }
-        _ => return Err(ReceiveError::Descriptors { found, expected }),
+    let tape = match taped {
+        true => Some(
+            Tape::open(next()?)
+                .map_err(ReceiveError::Tape)?
+                .ok_or(ReceiveError::Taken)?,
+        ),
+        false => None,
     };
-    Ok(Session { socket, state })
+    let state = match payload {
+        Payload::Inline(bytes) => SessionState::decode(bytes)?,
+        Payload::Attached { length } => {
+            SessionState::decode(&memfd::read(next()?, length).map_err(ReceiveError::Attached)?)?
+        }
+    };
+    Ok((Session { socket, state }, tape))
 }
 
 /// A session that can be taken or refused. Dropping it closes the session: its
@@ -169,6 +193,7 @@ fn open(mut message: Message) -> Result<Session, ReceiveError> {
 pub struct Offer {
     /// To decide by. It is not this process's yet.
     pub session: Session,
+    tape: Option<Tape>,
     stream: Stream,
 }
 
@@ -180,8 +205,16 @@ impl Offer {
     ///
     /// # Errors
     /// The answer could not be sent to a sender that may still wait for it. The
-    /// session is closed, on this side as on the other.
+    /// session is closed, on this side as on the other. Or it is another process's
+    /// by now; then this side has just let go of it.
     pub async fn accept(self) -> io::Result<Session> {
+        if let Some(tape) = &self.tape
+            && !tape.take(self.session.socket.as_fd())?
+        {
+            let error = ReceiveError::Taken.to_string();
+            refuse(&self.stream, Reason::Taken, &error).await?;
+            return Err(io::Error::other(error));
+        }
         match reply(&self.stream, Outcome::Accepted(Accepted {})).await {
             Err(error) if !sender_is_gone(&error) => Err(error),
             _ => Ok(self.session),
@@ -193,9 +226,13 @@ impl Offer {
     /// # Errors
     /// The sender could not be told; it has given the session up or will.
     pub async fn refuse(self, reason: Reason, message: &str) -> io::Result<()> {
-        let Offer { session, stream } = self;
+        let Offer {
+            session,
+            tape,
+            stream,
+        } = self;
         // First nothing is kept, then that is said.
-        drop(session);
+        drop((session, tape));
         refuse(&stream, reason, message).await
     }
 }

@@ -1,7 +1,7 @@
 //! The sending side of a handoff.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::envelope::{self, Kind, Payload};
 use super::memfd;
 use super::session::Session;
 use super::socket::Stream;
+use super::tape::Tape;
 use crate::proto::accept_reply::Outcome;
 use crate::proto::refused::Reason;
 use crate::proto::{AcceptReply, Refused};
@@ -55,23 +56,23 @@ pub enum OfferError {
 /// [`OfferError::Refused`] and [`OfferError::Unreachable`] give the session back.
 /// If the future is dropped the session is closed, or the worker's.
 pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -> Result<(), OfferError> {
-    offer_after(worker_socket, session, deadline, |_| Ok(())).await
+    offer_with(worker_socket, session, deadline, None).await
 }
 
-/// The same, with something to do on the client's socket at the last moment: when
-/// the worker is reached, and before it has the session. If that fails, nothing
-/// is sent.
+/// The same for a session whose handshake another process could do again: the
+/// worker has it when it has claimed the tape. `used` is how many of the client's
+/// bytes in the socket belong to the handshake; the worker takes them out.
 ///
 /// # Errors
-/// As of [`offer`].
-pub async fn offer_after(
+/// As of [`offer`]. [`Reason::Taken`] says that the session is another's.
+pub async fn offer_with(
     worker_socket: &Path,
     session: Session,
     deadline: Duration,
-    commit: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    tape: Option<(&Tape, u32)>,
 ) -> Result<(), OfferError> {
     let deadline = Instant::now() + deadline;
-    let stream = match send(worker_socket, &session, deadline, commit).await {
+    let stream = match send(worker_socket, &session, deadline, tape).await {
         Ok(stream) => stream,
         Err(source) => {
             return Err(OfferError::Unreachable {
@@ -110,11 +111,12 @@ async fn send(
     worker_socket: &Path,
     session: &Session,
     deadline: Instant,
-    commit: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    tape: Option<(&Tape, u32)>,
 ) -> io::Result<Stream> {
+    let kind = tape.map_or(Kind::Session, |_| Kind::Taped);
     // The buffer with the secrets is wiped at the end of this function.
     let mut message = session.state.encode_after(envelope::HEADER, |length, out| {
-        envelope::inline_header(Kind::Session, length, out);
+        envelope::inline_header(kind, length, out);
     });
     let length = message.len() - envelope::HEADER;
     if length > envelope::MAX_ATTACHED {
@@ -126,13 +128,16 @@ async fn send(
     if length > envelope::MAX_INLINE {
         attached = Some(memfd::create(&message[envelope::HEADER..])?);
         message = Zeroizing::new(Vec::with_capacity(envelope::HEADER));
-        envelope::attached_header(Kind::Session, length, &mut message);
+        envelope::attached_header(kind, length, &mut message);
     }
     let mut descriptors = vec![session.socket.as_fd()];
+    descriptors.extend(tape.map(|(tape, _)| tape.fd()));
     descriptors.extend(attached.as_ref().map(AsFd::as_fd));
     within(deadline, async {
         let stream = Stream::connect(worker_socket).await?;
-        commit(session.socket.as_fd())?;
+        if let Some((tape, used)) = tape {
+            tape.offer(used)?;
+        }
         stream.send(&message, &descriptors).await?;
         Ok(stream)
     })

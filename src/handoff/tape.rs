@@ -3,26 +3,36 @@
 //! From accept to handoff, what the server says is a function of the
 //! configuration, of what the client has sent, and of what was drawn (random
 //! numbers, ephemeral keys, signatures, a nonce). The client's bytes stay in the
-//! socket until the handoff: they are only looked at (see [`Kept`](super::keep::Kept)).
-//! So what must be written down are the draws, and how much of what the server
-//! says has already gone out. It stands in a memfd, which outlives the process
-//! in systemd's file descriptor store, and is wiped at the end.
+//! socket until somebody owns the session: they are only looked at. So what must
+//! be written down are the draws, and how much of what the server says has
+//! already gone out. It stands in a memfd, which outlives the process in systemd's
+//! file descriptor store, and is wiped at the end.
+//!
+//! Two processes may come to have the same connection: a worker, in the queue of
+//! its handoff socket, and a control plane that has found it in the store. The
+//! tape decides between them. [`Tape::claim`] succeeds once for all processes, and
+//! whoever has claimed it may take bytes from the socket and send new ones.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use zeroize::Zeroizing;
 
 use crate::tls::{Draw, Draws};
 
 /// Version 1 of what follows.
 const MAGIC: [u8; 8] = *b"duckgr\0\x01";
-/// Whether the handshake may be done again: 1 if so.
-const OPEN_AT: u64 = 8;
+/// Whether it has been sent to a worker: 1 if so.
+const OFFERED_AT: u64 = 8;
+/// How many of the client's bytes were used, 4 bytes in this machine's order.
+const USED_AT: u64 = 12;
 /// How many bytes have been sent, 8 bytes in this machine's order.
 const SENT_AT: u64 = 16;
 /// The draws, each after its length in two bytes; behind the last one zeros.
@@ -31,17 +41,22 @@ const DRAWS_AT: usize = 24;
 /// and a signature.
 const SIZE: usize = 8 * 1024;
 
-const SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW);
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 /// The tape of one connection.
+#[derive(Debug)]
 pub struct Tape {
     file: File,
     /// Where the next draw stands, or will.
     next: Mutex<usize>,
+    claimed: AtomicBool,
 }
 
 impl Tape {
     /// An empty tape.
+    ///
+    /// # Errors
+    /// There is no memory or no descriptor for it.
     pub fn new() -> io::Result<Tape> {
         let fd = memfd_create(
             "duckgres-handshake",
@@ -49,16 +64,13 @@ impl Tape {
         )?;
         ftruncate(&fd, SIZE as u64)?;
         fcntl_add_seals(&fd, SEALS)?;
-        let tape = Tape {
-            file: fd.into(),
-            next: Mutex::new(DRAWS_AT),
-        };
-        tape.file.write_all_at(&[&MAGIC[..], &[1]].concat(), 0)?;
+        let tape = Self::at_beginning(fd.into());
+        tape.file.write_all_at(&MAGIC, 0)?;
         Ok(tape)
     }
 
     /// A tape that another process has begun. `None` if its handshake must not be
-    /// done again: it had come to its end.
+    /// done again: somebody has claimed it.
     ///
     /// # Errors
     /// It is none, or one of another version.
@@ -66,23 +78,26 @@ impl Tape {
         let invalid = |message| io::Error::new(io::ErrorKind::InvalidData, message);
         // Any other file fails here with EINVAL: reading it might block.
         let seals = fcntl_get_seals(&fd).map_err(|_| invalid("a handshake's tape is not a memfd"))?;
-        let file = File::from(fd);
-        if !seals.contains(SEALS) || file.metadata()?.len() != SIZE as u64 {
+        let tape = Self::at_beginning(fd.into());
+        if !seals.contains(SEALS) || tape.file.metadata()?.len() != SIZE as u64 {
             return Err(invalid("a handshake's tape is not sealed, or of another size"));
         }
-        let mut head = [0; DRAWS_AT];
-        file.read_exact_at(&mut head, 0)?;
-        if head == [0; DRAWS_AT] {
-            return Ok(None);
+        let mut magic = [0; MAGIC.len()];
+        tape.file.read_exact_at(&mut magic, 0)?;
+        match magic {
+            MAGIC => Ok((!seals.contains(SealFlags::SEAL)).then_some(tape)),
+            // Wiped.
+            [0, 0, 0, 0, 0, 0, 0, 0] => Ok(None),
+            _ => Err(invalid("a handshake's tape is of another version")),
         }
-        if head[..8] != MAGIC {
-            return Err(invalid("a handshake's tape is of another version"));
-        }
-        let tape = Tape {
+    }
+
+    fn at_beginning(file: File) -> Tape {
+        Tape {
             file,
             next: Mutex::new(DRAWS_AT),
-        };
-        Ok((head[OPEN_AT as usize] == 1).then_some(tape))
+            claimed: AtomicBool::new(false),
+        }
     }
 
     /// The memfd.
@@ -90,7 +105,11 @@ impl Tape {
         self.file.as_fd()
     }
 
-    /// How many bytes have been sent.
+    /// How many bytes have been sent, as far as it was written down: the last ones
+    /// may be missing.
+    ///
+    /// # Errors
+    /// Of reading.
     pub fn sent(&self) -> io::Result<u64> {
         let mut sent = [0; 8];
         self.file.read_exact_at(&mut sent, SENT_AT)?;
@@ -98,13 +117,61 @@ impl Tape {
     }
 
     /// So many bytes have been sent altogether.
+    ///
+    /// # Errors
+    /// Of writing.
     pub fn set_sent(&self, sent: u64) -> io::Result<()> {
         self.file.write_all_at(&sent.to_ne_bytes(), SENT_AT)
     }
 
-    /// From now on nobody may do the handshake again.
-    pub fn end(&self) -> io::Result<()> {
-        self.file.write_all_at(&[0], OPEN_AT)
+    /// The handshake is done; it has used so many of the client's bytes, and what
+    /// came of it is about to be sent to a worker.
+    ///
+    /// # Errors
+    /// Of writing.
+    pub fn offer(&self, used: u32) -> io::Result<()> {
+        self.file.write_all_at(&used.to_ne_bytes(), USED_AT)?;
+        self.file.write_all_at(&[1], OFFERED_AT)
+    }
+
+    /// Whether a worker may have it.
+    ///
+    /// # Errors
+    /// Of reading.
+    pub fn is_offered(&self) -> io::Result<bool> {
+        let mut offered = [0];
+        self.file.read_exact_at(&mut offered, OFFERED_AT)?;
+        Ok(offered != [0])
+    }
+
+    /// Makes the connection the caller's own; false if it is somebody else's.
+    ///
+    /// # Errors
+    /// Of fcntl(2), `F_ADD_SEALS`.
+    pub fn claim(&self) -> io::Result<bool> {
+        // The one seal that can be set once: it forbids all others, itself too.
+        match fcntl_add_seals(&self.file, SealFlags::SEAL) {
+            Ok(()) => {
+                self.claimed.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(Errno::PERM) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Claims the connection, and takes what the handshake has used out of the
+    /// socket; false if it is somebody else's.
+    pub(super) fn take(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let mut used = [0; 4];
+        self.file.read_exact_at(&mut used, USED_AT)?;
+        Ok(self.claim()? && discard(socket, u32::from_ne_bytes(used) as usize).map(|()| true)?)
+    }
+
+    /// Nobody will do the handshake again.
+    fn forget(&self) {
+        // It can still be claimed.
+        let _ = self.file.write_all_at(&[0; MAGIC.len()], 0);
     }
 
     /// The draw at this position, and where the next one stands.
@@ -116,6 +183,24 @@ impl Tape {
         self.file.read_exact_at(&mut draw, position as u64 + 2).ok()?;
         (length > 0).then_some((draw, position + 2 + length))
     }
+}
+
+/// Takes so many bytes, which have arrived, out of a socket.
+///
+/// # Errors
+/// They have not.
+pub fn discard(socket: BorrowedFd<'_>, mut count: usize) -> io::Result<()> {
+    let mut bytes = Zeroizing::new([0; 4096]);
+    while count > 0 {
+        let part = count.min(bytes.len());
+        match recv(socket, &mut bytes[..part], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((taken, _)) => count -= taken,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 impl Draws for Tape {
@@ -135,19 +220,20 @@ impl Draws for Tape {
             let write = |bytes: &[u8], at| self.file.write_all_at(bytes, at);
             write(&draw, at + 2).is_ok() && write(&length.to_ne_bytes(), at).is_ok()
         });
-        if written {
-            *next = behind;
-        } else {
-            self.end().ok()?;
+        match written {
+            true => *next = behind,
+            false => self.forget(),
         }
         Some(draw)
     }
 }
 
 impl Drop for Tape {
-    /// Whoever still holds the memfd finds nothing in it.
+    /// When the one who has claimed it is done, others find nothing in the memfd.
     fn drop(&mut self) {
-        let _ = self.file.write_all_at(&[0; SIZE], 0);
+        if *self.claimed.get_mut() {
+            let _ = self.file.write_all_at(&[0; SIZE], 0);
+        }
     }
 }
 
@@ -182,10 +268,27 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_at_its_end_is_not_done_again() {
+    fn a_connection_is_claimed_once_and_its_handshake_not_done_again() {
         let tape = Tape::new().unwrap();
-        tape.end().unwrap();
+        let other = again(&tape).unwrap();
+        assert!(other.claim().unwrap());
+        assert!(!tape.claim().unwrap() && !other.claim().unwrap());
         assert!(again(&tape).is_none());
+    }
+
+    #[test]
+    fn who_takes_a_connection_takes_what_the_handshake_has_used_and_no_more() {
+        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut client, b"handshake, query").unwrap();
+        let tape = Tape::new().unwrap();
+        let other = again(&tape).unwrap();
+        tape.offer(11).unwrap();
+        assert!(other.is_offered().unwrap());
+        assert!(other.take(server.as_fd()).unwrap());
+        assert!(!tape.take(server.as_fd()).unwrap());
+        let mut rest = [0; 16];
+        assert_eq!(std::io::Read::read(&mut &server, &mut rest).unwrap(), 5);
+        assert_eq!(&rest[..5], b"query");
     }
 
     #[test]
@@ -201,6 +304,13 @@ mod tests {
     fn a_tape_is_wiped_and_no_other_file_is_one() {
         let tape = Tape::new().unwrap();
         draw(&tape, "secret");
+        drop(again(&tape));
+        assert_eq!(
+            draw(&again(&tape).unwrap(), "x"),
+            "secret",
+            "only when it is over"
+        );
+        assert!(tape.claim().unwrap());
         let kept = tape.fd().try_clone_to_owned().unwrap();
         drop(tape);
         let mut content = vec![1; SIZE];
