@@ -20,6 +20,7 @@ on_each_release!(
     the_configuration_reaches_workers_that_cannot_read_it,
     the_journal_has_the_fields,
     a_stop_of_the_target_ends_everything_and_a_start_begins_anew,
+    a_stop_of_the_target_ends_what_only_its_sockets_have_started,
 );
 
 /// Nothing runs but systemd with its sockets; the first client starts it all.
@@ -307,4 +308,20 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
         machine.same_network("1", &process),
         "it has the machine's network"
     );
+}
+
+fn a_stop_of_the_target_ends_what_only_its_sockets_have_started(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut session = machine.connect("u0");
+    machine.systemctl(&["stop", "duckgres.target"]);
+    assert_eq!(session.last_words(), ["Error FATAL 57P01"]);
+    for unit in [
+        "duckgres.service",
+        "duckgres.socket",
+        "duckgres-worker@1.service",
+        "duckgres-worker@1.socket",
+    ] {
+        machine.await_property(unit, "ActiveState", "inactive");
+    }
 }
