@@ -1,7 +1,7 @@
 //! From boot to shutdown.
 
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use crate::machine::{Machine, on_each_release};
@@ -12,6 +12,7 @@ use crate::support::{Session, eventually};
 
 on_each_release!(
     the_examples_do_what_they_say,
+    credentials_are_for_root_to_read_and_a_restart_reads_them_anew,
     the_first_connection_after_boot_is_answered,
     status_tells_what_an_operator_wants_to_know,
     a_worker_that_is_enabled_later_is_found,
@@ -271,6 +272,10 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
     for entry in fs::read_dir(examples).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
+        // This one has a test of its own.
+        if path.ends_with("credentials.conf") {
+            continue;
+        }
         if let Some(place) = text.strip_prefix("# /etc/") {
             machine.write(place.split([',', '\n']).next().unwrap(), &text);
         }
@@ -324,4 +329,31 @@ fn a_stop_of_the_target_ends_what_only_its_sockets_have_started(mut machine: Mac
     ] {
         machine.await_property(unit, "ActiveState", "inactive");
     }
+}
+
+fn credentials_are_for_root_to_read_and_a_restart_reads_them_anew(mut machine: Machine) {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/examples/credentials.conf");
+    let example = fs::read_to_string(example).unwrap();
+    machine.write("systemd/system/duckgres.service.d/credentials.conf", &example);
+    let secret = machine.etc("duckgres/secret");
+    fs::create_dir(&secret).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o700)).unwrap();
+    for name in ["server.crt", "server.key"] {
+        let from = machine.etc("duckgres").join(name);
+        fs::copy(&from, secret.join(name)).unwrap();
+        chown(secret.join(name), Some(0), Some(0)).unwrap();
+    }
+    fs::remove_file(machine.etc("duckgres/server.key")).unwrap();
+    machine.write("duckgres/secret/users.yaml", "u0: not-a-secret\n");
+    machine.write("duckgres/duckgres.yaml", "log_level: info\n");
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut session = machine.connect("u0");
+    assert_eq!(session.rows("select 1"), ["1"]);
+
+    machine.write("duckgres/secret/users.yaml", "u1: not-a-secret\n");
+    drop(machine.connect("u0"));
+    machine.systemctl(&["restart", "duckgres.service"]);
+    drop(machine.connect("u1"));
+    assert_eq!(session.rows("select 1"), ["1"]);
 }

@@ -20,7 +20,7 @@ fn under_load(machine: &Machine, events: impl FnOnce()) {
                 while !done.load(Ordering::Relaxed) {
                     assert_eq!(session.rows("select 40 + 2"), ["42"]);
                     statements.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(20));
+                    thread::sleep(Duration::from_millis(50));
                 }
             });
         }
