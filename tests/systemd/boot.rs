@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use crate::machine::{Machine, on_each_release};
-use crate::support::message::startup;
+use crate::support::message::{query, startup};
 use crate::support::session::V3_0;
 use crate::support::transport::Road;
 use crate::support::{Session, eventually};
@@ -22,6 +22,8 @@ on_each_release!(
     the_journal_has_the_fields,
     a_stop_of_the_target_ends_everything_and_a_start_begins_anew,
     a_stop_of_the_target_ends_what_only_its_sockets_have_started,
+    a_stop_cuts_statements_that_take_longer_than_was_promised,
+    the_running_services_are_exposed_to_little,
 );
 
 /// Nothing runs but systemd with its sockets; the first client starts it all.
@@ -288,7 +290,8 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
     let uid = machine.uid("duckgres-worker");
     chown(machine.etc("exports"), Some(uid), None).unwrap();
     let yaml = machine.etc("duckgres/duckgres.yaml");
-    let text = fs::read_to_string(&yaml).unwrap() + "file_access: [/etc/exports]\n";
+    let text = fs::read_to_string(&yaml).unwrap()
+        + "file_access: [/etc/exports]\nquery_log: all\nquery_log_file: /var/log/duckgres/queries\n";
     fs::write(yaml, text).unwrap();
     machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
     machine.boot();
@@ -313,6 +316,11 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
         machine.same_network("1", &process),
         "it has the machine's network"
     );
+    // Where a worker may write its query log without any drop-in.
+    eventually("the query log is written", || {
+        let log = fs::read_to_string(machine.path("/var/log/duckgres/queries")).ok()?;
+        log.contains("\"user\":\"u0\"").then_some(())
+    });
 }
 
 fn a_stop_of_the_target_ends_what_only_its_sockets_have_started(mut machine: Machine) {
@@ -356,4 +364,51 @@ fn credentials_are_for_root_to_read_and_a_restart_reads_them_anew(mut machine: M
     machine.systemctl(&["restart", "duckgres.service"]);
     drop(machine.connect("u1"));
     assert_eq!(session.rows("select 1"), ["1"]);
+}
+
+fn a_stop_cuts_statements_that_take_longer_than_was_promised(mut machine: Machine) {
+    let yaml = machine.etc("duckgres/duckgres.yaml");
+    let text = fs::read_to_string(&yaml).unwrap() + "shutdown_timeout: 1s\n";
+    fs::write(&yaml, text).unwrap();
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut busy = machine.connect("u0");
+    let mut other = machine.connect("u0");
+    busy.send(&query(
+        "select count(*) from range(10000000) a(i), range(10000000) b(j) where (a.i * b.j) % 7 = 1",
+    ));
+    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%range%'";
+    eventually("the statement runs", || {
+        // Itself, and the other.
+        (other.rows(running) == ["2"]).then_some(())
+    });
+    machine.systemctl(&["stop", "duckgres.target"]);
+    let last = busy.last_words();
+    assert!(
+        last.last().is_some_and(|word| word == "Error FATAL 57P01"),
+        "{last:?}"
+    );
+    let unit = "duckgres-worker@1.service";
+    assert_eq!(machine.property(unit, "Result"), "success");
+    assert_eq!(machine.property(unit, "ActiveState"), "inactive");
+}
+
+/// As this release's systemd sees them, which may know more settings.
+fn the_running_services_are_exposed_to_little(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    drop(machine.connect("u0"));
+    for (unit, tenths) in [("duckgres.service", "15"), ("duckgres-worker@1.service", "10")] {
+        let threshold = format!("--threshold={tenths}");
+        let output = machine.run(&["systemd-analyze", "security", "--no-pager", &threshold, unit]);
+        println!("{}", output.out.lines().last().unwrap_or_default());
+        assert!(output.status.success(), "{unit}:\n{}", output.out);
+        let verify = machine.run(&["systemd-analyze", "verify", "--man=no", unit]);
+        let ours: Vec<&str> = verify
+            .err
+            .lines()
+            .filter(|line| line.contains("duckgres"))
+            .collect();
+        assert!(ours.is_empty(), "{ours:#?}");
+    }
 }
