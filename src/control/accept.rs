@@ -28,9 +28,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 prepare(&stream)?;
-                Ok(Socket::Tcp(stream, address))
+                Ok(Socket::tcp(stream, address))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Socket::unix(listener.accept().await?.0)),
         }
     }
 }
@@ -81,7 +81,10 @@ pub async fn accept(
             _ = closing.wait_for(|closing| *closing) => break,
         };
         match accepted {
-            (Ok(socket), place) => {
+            (Ok(mut socket), place) => {
+                if let Some(keeper) = &front.keeper {
+                    socket.keep(keeper);
+                }
                 let front = front.clone();
                 connections.spawn(async move {
                     serve(front, socket).await;

@@ -57,8 +57,8 @@ impl Authenticator {
         let last_words = match wire.is_secure() && self.logins.wants_cleartext(user) {
             true => self.ask_password(wire, user, permit).await?,
             false => {
-                let secret = self.logins.secret_of(user);
-                self.scram.exchange(wire, secret, permit).await?
+                let verifier = self.logins.verifier_of(user);
+                self.scram.exchange(wire, verifier, permit).await?
             }
         };
         match (last_words, self.logins.account(user)) {

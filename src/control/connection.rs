@@ -13,6 +13,7 @@ use super::authorize::{Access, authorize};
 use super::cancel;
 use super::fatal::{End, Fatal};
 use super::handover::hand_over;
+use super::keep::Keeper;
 use super::limits::{Limits, Permit, Rejected};
 use super::negotiate::{Opening, TlsFacts, TlsOffer, negotiate, turn_away};
 use super::pool::Pool;
@@ -27,6 +28,9 @@ pub struct Front {
     pub tls: TlsOffer,
     /// The load balancers that tell whose connection it is.
     pub proxies: Proxies,
+    /// Keeps connections in handshake for the next process, where there is a
+    /// service manager to keep them with.
+    pub keeper: Option<Arc<Keeper>>,
     /// The limits on each address.
     pub limits: Arc<Limits>,
     /// Finds out who a client is.
@@ -91,6 +95,8 @@ pub async fn serve(front: Arc<Front>, socket: Socket) {
             }
         }
         Ok(Admitted::Cancel(request)) => {
+            // Done again it might hit another statement.
+            let _ = wire.socket().commit();
             cancel::forward(&front.pool, request).await;
             // The client waits for the end of the connection and nothing else.
             let _ = wire.close().await;

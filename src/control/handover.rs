@@ -6,7 +6,7 @@
 //! just close: two owners of a TLS session must never be.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -14,6 +14,7 @@ use tracing::warn;
 use super::admission::Ticket;
 use super::authorize::Access;
 use super::fatal::{End, Fatal};
+use super::keep::Kept;
 use super::ledger::Passage;
 use super::negotiate::TlsFacts;
 use super::pool::{Pool, Worker};
@@ -60,8 +61,9 @@ pub async fn hand_over(
     let minor = startup.minor();
     let cancel_key =
         CancelKey::random(if minor >= 2 { 32 } else { 4 }).map_err(|error| (None, error.into()))?;
+    let (fd, mut kept) = socket.into_fd().map_err(|error| (None, error.into()))?;
     let mut session = Session {
-        socket: socket.into_fd().map_err(|error| (None, error.into()))?,
+        socket: fd,
         state: SessionState {
             backend_id: 0,
             cancel_key,
@@ -81,7 +83,7 @@ pub async fn hand_over(
     let mut pause = FIRST_PAUSE;
     loop {
         let (worker, passage) = placed;
-        session = match offer(&worker, session, passage).await {
+        session = match offer(&worker, session, &mut kept, passage).await {
             Ok(backend_id) => return Ok(backend_id),
             Err(Missed::Lost(end)) => return Err((None, end)),
             Err(Missed::Kept(session)) => *session,
@@ -108,7 +110,12 @@ enum Missed {
 }
 
 /// Offers the session to one worker.
-async fn offer(worker: &Worker, mut session: Session, mut passage: Passage) -> Result<i32, Missed> {
+async fn offer(
+    worker: &Worker,
+    mut session: Session,
+    kept: &mut Option<Box<Kept>>,
+    mut passage: Passage,
+) -> Result<i32, Missed> {
     for _ in 0..ID_ATTEMPTS {
         let backend_id = worker.ids.next();
         if !passage.enter(backend_id, &session.state.user) {
@@ -116,7 +123,11 @@ async fn offer(worker: &Worker, mut session: Session, mut passage: Passage) -> R
         }
         session.state.backend_id = backend_id;
         let offered = Instant::now();
-        let outcome = handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await;
+        let commit = |socket: BorrowedFd<'_>| match kept.take() {
+            Some(mut kept) => kept.commit(socket),
+            None => Ok(()),
+        };
+        let outcome = handoff::offer_after(&worker.handoff, session, ANSWER_WITHIN, commit).await;
         worker.tally.offered(outcome.is_ok(), offered.elapsed());
         session = match outcome {
             Ok(()) => {

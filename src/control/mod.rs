@@ -24,6 +24,7 @@ mod error;
 pub mod fatal;
 pub mod handover;
 mod hash_password;
+mod keep;
 pub mod ledger;
 pub mod limits;
 pub mod listen;
@@ -47,6 +48,7 @@ pub mod standalone;
 pub mod startup;
 pub mod status;
 pub mod supervise;
+mod tape;
 #[cfg(test)]
 mod tests;
 pub mod units;

@@ -127,7 +127,8 @@ async fn handshake(
     let Some(config) = offer.config.as_ref().filter(|_| !wire.socket().is_local()) else {
         return Err(End::silent("TLS is not offered here"));
     };
-    let accepted = tls::accept(wire.socket(), already_read, config, entry)
+    let draws = wire.socket().draws();
+    let accepted = tls::accept(wire.socket(), already_read, config, entry, &draws)
         .await
         .map_err(|error| End::silent(error.to_string()))?;
     wire.secure(accepted.state)?;

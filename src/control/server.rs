@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +18,11 @@ use super::accept::accept;
 use super::admission::Admission;
 use super::auth::Authenticator;
 use super::certificate::{self, Certificate};
-use super::connection::Front;
+use super::connection::{Front, serve};
 use super::data_dir::DataDir;
 use super::doors::Doors;
 use super::error::StartError;
+use super::keep::{Keeper, Kept};
 use super::ledger::SessionEvent;
 use super::limits::{Limits, Policy};
 use super::logins::Logins;
@@ -30,6 +32,7 @@ use super::peer::Peers;
 use super::proxy::Proxies;
 use super::scrape;
 use super::service;
+use super::socket::Socket;
 use super::standalone::{self, psql_command};
 use super::status::ControlSocket;
 use super::supervise::find_program;
@@ -84,6 +87,10 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     // Doors open before the workers are ready: who comes early waits in the queue.
     let mut inherited = activation::take()?;
     let mut doors = Doors::open(&config, &mut inherited).await?;
+    let keeper = keeper();
+    let kept = keeper
+        .as_ref()
+        .map_or_else(Vec::new, |keeper| keeper.take_up(&mut inherited));
     for stranger in inherited {
         warn!(
             name = stranger.name,
@@ -122,6 +129,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
             required: config.tls_mode_of(doors.are_local()) == TlsMode::Require,
         },
         proxies: Proxies::new(settings.trusted_proxies.clone()),
+        keeper,
         limits,
         authenticator: Authenticator::new(
             logins,
@@ -138,6 +146,7 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
         stopping: stopping.clone(),
     });
     let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
+    resume(kept, &front);
     let mut loops = JoinSet::new();
     let mut knocks = Vec::new();
     for listener in std::mem::take(&mut doors.listeners) {
@@ -177,6 +186,31 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     }
     info!("stopped");
     Ok(ended)
+}
+
+/// Keeps connections in handshake where systemd can keep them.
+fn keeper() -> Option<Arc<Keeper>> {
+    let systemd = notify::socket()?;
+    match systemd.and_then(Keeper::new) {
+        Ok(keeper) => Some(keeper),
+        Err(error) => {
+            warn!(%error, "connections in handshake would not survive this process");
+            None
+        }
+    }
+}
+
+/// Goes on with connections that an earlier process has left in their handshake.
+fn resume(kept: Vec<(OwnedFd, Box<Kept>)>, front: &Arc<Front>) {
+    if !kept.is_empty() {
+        info!(connections = kept.len(), "going on with handshakes");
+    }
+    for (fd, kept) in kept {
+        match Socket::take_up(fd, kept) {
+            Ok(socket) => drop(tokio::spawn(serve(front.clone(), socket))),
+            Err(error) => debug!(%error, "a connection in handshake is gone"),
+        }
+    }
 }
 
 /// Tells of the sessions that workers have those who count them.

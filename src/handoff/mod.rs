@@ -21,7 +21,7 @@ pub mod envelope;
 
 pub use crate::proto::refused::Reason;
 pub use receive::{Incoming, Listener, Offer, ReceiveError};
-pub use send::{OfferError, offer};
+pub use send::{OfferError, offer, offer_after};
 pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};
 pub use socket::bind;
 pub use state::StateError;

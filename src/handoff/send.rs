@@ -1,7 +1,7 @@
 //! The sending side of a handoff.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,8 +55,23 @@ pub enum OfferError {
 /// [`OfferError::Refused`] and [`OfferError::Unreachable`] give the session back.
 /// If the future is dropped the session is closed, or the worker's.
 pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -> Result<(), OfferError> {
+    offer_after(worker_socket, session, deadline, |_| Ok(())).await
+}
+
+/// The same, with something to do on the client's socket at the last moment: when
+/// the worker is reached, and before it has the session. If that fails, nothing
+/// is sent.
+///
+/// # Errors
+/// As of [`offer`].
+pub async fn offer_after(
+    worker_socket: &Path,
+    session: Session,
+    deadline: Duration,
+    commit: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> Result<(), OfferError> {
     let deadline = Instant::now() + deadline;
-    let stream = match send(worker_socket, &session, deadline).await {
+    let stream = match send(worker_socket, &session, deadline, commit).await {
         Ok(stream) => stream,
         Err(source) => {
             return Err(OfferError::Unreachable {
@@ -91,7 +106,12 @@ pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -
 }
 
 /// Connects and sends; an error means that nothing has been sent.
-async fn send(worker_socket: &Path, session: &Session, deadline: Instant) -> io::Result<Stream> {
+async fn send(
+    worker_socket: &Path,
+    session: &Session,
+    deadline: Instant,
+    commit: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<Stream> {
     // The buffer with the secrets is wiped at the end of this function.
     let mut message = session.state.encode_after(envelope::HEADER, |length, out| {
         envelope::inline_header(Kind::Session, length, out);
@@ -112,6 +132,7 @@ async fn send(worker_socket: &Path, session: &Session, deadline: Instant) -> io:
     descriptors.extend(attached.as_ref().map(AsFd::as_fd));
     within(deadline, async {
         let stream = Stream::connect(worker_socket).await?;
+        commit(session.socket.as_fd())?;
         stream.send(&message, &descriptors).await?;
         Ok(stream)
     })

@@ -1,6 +1,10 @@
 //! What a service says to systemd: sd_notify(3). Where nobody has asked to be
 //! told (`NOTIFY_SOCKET`), all of it does nothing.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -8,6 +12,22 @@ use sd_notify::NotifyState;
 /// Whether somebody listens.
 pub fn is_asked_for() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
+/// A socket of the caller's own for what has descriptors with it; `None` if nobody
+/// listens.
+pub fn socket() -> Option<io::Result<UnixDatagram>> {
+    let address = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
+    let connect = || {
+        let socket = UnixDatagram::unbound()?;
+        let address = match address.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&address)?,
+        };
+        socket.connect_addr(&address)?;
+        Ok(socket)
+    };
+    Some(connect())
 }
 
 /// The service serves; `status` is what `systemctl status` shows.

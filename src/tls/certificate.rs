@@ -6,7 +6,9 @@ use aws_lc_rs::digest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use super::draws;
 use super::state::Version;
 
 /// The ALPN name of the PostgreSQL protocol.
@@ -61,13 +63,14 @@ pub fn server_config(
         Version::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         Version::Tls13 => &[&rustls::version::TLS13],
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(draws::provider());
+    let mut certified = CertifiedKey::from_der(chain, key, &provider).map_err(ConfigError::Unusable)?;
+    certified.key = Arc::new(draws::Key::new(certified.key, &certified.cert));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(ConfigError::Unusable)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(ConfigError::Unusable)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

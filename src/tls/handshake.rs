@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::alert::Alert;
 use super::certificate::ALPN;
+use super::draws::{self, Draws};
 use super::record::{self, HEADER};
 use super::state::{Direction, Suite, TlsState, Version};
 
@@ -76,7 +77,8 @@ pub enum HandshakeError {
 
 /// Does the handshake on `io`. `already_read` is what the caller has read from the
 /// socket since the client began to speak TLS; nothing from before belongs in it.
-/// The caller sets the deadline; a future that is dropped leaves no secrets behind.
+/// What the server draws comes from `draws`. The caller sets the deadline; a future
+/// that is dropped leaves no secrets behind.
 ///
 /// # Errors
 /// See [`HandshakeError`]; the connection is then of no further use.
@@ -85,6 +87,7 @@ pub async fn accept<S>(
     already_read: &[u8],
     config: &Arc<ServerConfig>,
     entry: Entry,
+    draws: &Arc<dyn Draws>,
 ) -> Result<Accepted, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -100,7 +103,7 @@ where
         budget: MAX_HANDSHAKE,
         body: Vec::new(),
     };
-    let mut connection = hello(&mut records, Arc::new(config), entry).await?;
+    let mut connection = hello(&mut records, Arc::new(config), entry, draws).await?;
     loop {
         flush(&mut connection, records.io).await?;
         if !connection.is_handshaking() {
@@ -113,7 +116,7 @@ where
             if connection.read_tls(&mut record)? == 0 {
                 return Err(HandshakeError::Closed);
             }
-            if let Err(error) = connection.process_new_packets() {
+            if let Err(error) = draws::with(draws, || connection.process_new_packets().map(drop)) {
                 // The alert; the error that caused it counts, not whether it arrives.
                 let _ = flush(&mut connection, records.io).await;
                 return Err(error.into());
@@ -140,6 +143,7 @@ async fn hello<S>(
     records: &mut Records<'_, S>,
     config: Arc<ServerConfig>,
     entry: Entry,
+    draws: &Arc<dyn Draws>,
 ) -> Result<ServerConnection, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -162,7 +166,7 @@ where
                         send_alert(records.io, &[record::ALERT, 3, 3, 0, 2, 2, alert]).await;
                         return Err(HandshakeError::NoAlpn);
                     }
-                    match accepted.into_connection(config) {
+                    match draws::with(draws, || accepted.into_connection(config)) {
                         Ok(connection) => return Ok(connection),
                         Err(refused) => refused,
                     }

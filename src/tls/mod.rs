@@ -12,6 +12,7 @@
 mod alert;
 mod certificate;
 mod channel;
+mod draws;
 mod handshake;
 mod record;
 mod state;
@@ -19,6 +20,7 @@ mod state;
 pub use alert::Alert;
 pub use certificate::{ConfigError, certificates, server_config, server_end_point};
 pub use channel::{Channel, Progress, TlsError};
+pub use draws::{Draw, Draws, Fresh};
 pub use handshake::{Accepted, Entry, HandshakeError, accept};
 pub use state::{StateError, Suite, TlsState, Version};
 

@@ -16,6 +16,8 @@ mod handshake;
 mod peer;
 mod state;
 
+static FRESH: LazyLock<Arc<dyn Draws>> = LazyLock::new(|| Arc::new(Fresh));
+
 struct Identity {
     cert_pem: String,
     key_pem: String,
@@ -124,7 +126,7 @@ fn negotiate(
         let (mut near, mut far) = tokio::io::duplex(1 << 16);
         let config = config();
         let server = async {
-            let accepted = accept(&mut far, b"", &config, entry).await;
+            let accepted = accept(&mut far, b"", &config, entry, &FRESH).await;
             drop(far);
             accepted
         };

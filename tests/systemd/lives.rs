@@ -10,7 +10,7 @@ use crate::support::{Session, eventually};
 
 /// Connects again and again and queries in sessions that go on, while `events`
 /// happen. All of it must succeed.
-fn under_load(machine: &Machine, events: impl FnOnce()) {
+pub fn under_load(machine: &Machine, events: impl FnOnce()) {
     let network = machine.network();
     let mut sessions: Vec<Session> = (0..32).map(|i| network.connect(&format!("u{}", i % 4))).collect();
     let (done, connects, statements) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -65,7 +65,7 @@ fn under_load(machine: &Machine, events: impl FnOnce()) {
     );
 }
 
-fn booted(machine: &mut Machine, workers: &[u32]) {
+pub fn booted(machine: &mut Machine, workers: &[u32]) {
     let workers: Vec<String> = workers
         .iter()
         .map(|id| format!("duckgres-worker@{id}.socket"))
@@ -78,7 +78,7 @@ fn booted(machine: &mut Machine, workers: &[u32]) {
 
 /// The unit has another main process than before, and is active.
 #[track_caller]
-fn another_process(machine: &Machine, unit: &str, before: u32) -> u32 {
+pub fn another_process(machine: &Machine, unit: &str, before: u32) -> u32 {
     eventually("another process is active", || {
         let process = machine.property(unit, "MainPID").parse().unwrap();
         let active = machine.property(unit, "ActiveState") == "active";

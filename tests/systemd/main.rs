@@ -4,6 +4,7 @@
 //! machine     a small Debian that boots in a second, with the units of this tree
 //! units       what can be said of the units without booting
 //! boot        the first connection, workers found, files kept apart, the end
+//! handshakes  what survives that has only begun
 //! lives       what survives the restart and death of which process
 //! ```
 //!
@@ -17,6 +18,7 @@
 )]
 
 mod boot;
+mod handshakes;
 mod lives;
 mod machine;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]

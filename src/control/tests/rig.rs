@@ -135,6 +135,7 @@ impl Rig {
             },
             authenticator: Authenticator::new(logins, peers, Some(&certificate.pem)),
             proxies: Proxies::new(choices.proxies),
+            keeper: None,
             limits: Limits::new(choices.limits),
             admission: Admission::new(choices.max_connections),
             authentication_timeout: choices.authentication_timeout,

@@ -78,7 +78,7 @@ fn the_client_is_told_why_by_an_alert() {
         let (mut near, mut far) = tokio::io::duplex(1 << 16);
         let config = config();
         let (server, client_result) = tokio::join!(
-            accept(&mut far, b"", &config, Entry::Direct),
+            accept(&mut far, b"", &config, Entry::Direct, &FRESH),
             drive(&mut client, &mut near, 99)
         );
         assert!(matches!(server, Err(HandshakeError::NoAlpn)));
@@ -99,7 +99,7 @@ fn what_was_read_already_is_used_first() {
             near.write_all(&hello[split..]).await.unwrap();
             let config = config();
             let (server, driven) = tokio::join!(
-                accept(&mut far, &hello[..split], &config, Entry::SslRequest),
+                accept(&mut far, &hello[..split], &config, Entry::SslRequest, &FRESH),
                 drive(&mut client, &mut near, 4096)
             );
             driven.unwrap();
@@ -122,7 +122,7 @@ fn what_the_client_sends_right_after_its_finished_stays_in_the_socket() {
         let (mut near, mut far) = tokio::io::duplex(1 << 16);
         let config = config();
         let (server, driven) = tokio::join!(
-            accept(&mut far, b"", &config, Entry::SslRequest),
+            accept(&mut far, b"", &config, Entry::SslRequest, &FRESH),
             drive(&mut client, &mut near, 4096)
         );
         driven.unwrap();
@@ -143,7 +143,7 @@ fn those_who_do_not_speak_tls_are_refused_at_their_first_byte() {
         for bytes in [&b"\0"[..], b"GET / HTTP/1.1\r\n\r\n", &[21, 3, 3, 0, 2, 2, 0]] {
             let (mut near, mut far) = tokio::io::duplex(1 << 16);
             near.write_all(bytes).await.unwrap();
-            let error = accept(&mut far, b"", &config, Entry::SslRequest)
+            let error = accept(&mut far, b"", &config, Entry::SslRequest, &FRESH)
                 .await
                 .unwrap_err();
             assert!(matches!(error, HandshakeError::NotTls));
@@ -157,18 +157,24 @@ fn a_client_that_leaves_or_floods_is_noticed() {
         let config = config();
         let (near, mut far) = tokio::io::duplex(1 << 16);
         drop(near);
-        let error = accept(&mut far, &[22, 3, 1, 0], &config, Entry::SslRequest)
+        let error = accept(&mut far, &[22, 3, 1, 0], &config, Entry::SslRequest, &FRESH)
             .await
             .unwrap_err();
         assert!(matches!(error, HandshakeError::Closed));
         let (_near, mut far) = tokio::io::duplex(1 << 16);
-        let error = accept(&mut far, &[22, 3, 1, 0xff, 0xff], &config, Entry::SslRequest)
-            .await
-            .unwrap_err();
+        let error = accept(
+            &mut far,
+            &[22, 3, 1, 0xff, 0xff],
+            &config,
+            Entry::SslRequest,
+            &FRESH,
+        )
+        .await
+        .unwrap_err();
         assert!(matches!(error, HandshakeError::TooLong));
         let garbage = [&[22, 3, 1, 0, 64][..], &[0xee; 64]].concat();
         let (_near, mut far) = tokio::io::duplex(1 << 16);
-        let error = accept(&mut far, &garbage, &config, Entry::SslRequest)
+        let error = accept(&mut far, &garbage, &config, Entry::SslRequest, &FRESH)
             .await
             .unwrap_err();
         assert!(matches!(error, HandshakeError::Tls(_)));
@@ -187,7 +193,7 @@ fn tls_1_2_can_be_switched_off() {
         let mut client = new_client(client_config(Version::Tls12, SUITE, &[]));
         let (mut near, mut far) = tokio::io::duplex(1 << 16);
         let (server, driven) = tokio::join!(
-            accept(&mut far, b"", &config, Entry::SslRequest),
+            accept(&mut far, b"", &config, Entry::SslRequest, &FRESH),
             drive(&mut client, &mut near, 4096)
         );
         assert!(matches!(server, Err(HandshakeError::Tls(_))));

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use rustls::version;
+use rustls::{SupportedProtocolVersion, version};
 
 use super::{Machine, stage};
 use crate::support::message::ssl_request;
@@ -71,12 +71,22 @@ impl Network {
     /// Logged in over TCP, TLS and SCRAM, idle.
     #[track_caller]
     pub fn connect(&self, user: &str) -> Session {
-        let mut socket = self.tcp().unwrap();
+        self.log_in_over(self.tcp().unwrap(), &version::TLS13, user)
+    }
+
+    /// The same on a connection that there is.
+    #[track_caller]
+    pub fn log_in_over(
+        &self,
+        mut socket: TcpStream,
+        version: &'static SupportedProtocolVersion,
+        user: &str,
+    ) -> Session {
         let mut answer = [0];
         io::Write::write_all(&mut socket, &ssl_request()).unwrap();
         io::Read::read_exact(&mut socket, &mut answer).unwrap();
         assert_eq!(answer, *b"S", "the server offers TLS");
-        let config = tls_config(&self.certificate, &[&version::TLS13], &[]);
+        let config = tls_config(&self.certificate, &[version], &[]);
         log_in(Session::on(Road::secure(socket, config).unwrap()), user)
     }
 }

@@ -1,0 +1,265 @@
+//! Connections in handshake outlive the control plane.
+//!
+//! Each is put into systemd's file descriptor store (sd_notify(3), `FDSTORE=1`)
+//! as soon as it is accepted, with the [`Tape`] of what was drawn for it. The
+//! client's bytes are looked at with `MSG_PEEK` and stay in the socket. If this
+//! process is killed, the next one finds both, does the handshake again up to
+//! where it was without saying anything twice, and goes on. At the handoff the
+//! bytes are taken out and the tape is ended, so that a session never has two
+//! owners.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, recv, sendmsg, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::tape::Tape;
+use crate::systemd::activation::Inherited;
+
+/// What the names of kept connections in the store begin with.
+const PREFIX: &str = "h-";
+
+/// More connections than these are not kept at once: half of the unit's
+/// `FileDescriptorStoreMax=`, and few enough for all names to fit into
+/// `LISTEN_FDNAMES`, without which the service could not be started again.
+const LIMIT: usize = 1000;
+
+/// A client that has sent so much goes on without being kept: its bytes would
+/// fill the socket.
+const MOST: usize = 32 * 1024;
+
+/// Keeps connections in the file descriptor store.
+pub struct Keeper {
+    systemd: UnixDatagram,
+    /// Differs from process to process, as long as names of both are in use.
+    series: u32,
+    next: AtomicU64,
+    count: Arc<AtomicUsize>,
+    /// Names that are to be forgotten. A thread of its own sends them: systemd
+    /// may be slow, and this must not be lost.
+    forget: Sender<String>,
+}
+
+impl Keeper {
+    /// `systemd` is a datagram socket that is connected to `NOTIFY_SOCKET`.
+    pub fn new(systemd: UnixDatagram) -> io::Result<Arc<Keeper>> {
+        let (forget, forgotten) = channel();
+        let way = systemd.try_clone()?;
+        std::thread::Builder::new()
+            .name("forget".into())
+            .spawn(move || forget_all(&way, &forgotten))?;
+        Ok(Arc::new(Keeper {
+            systemd,
+            series: std::process::id(),
+            next: AtomicU64::new(0),
+            count: Arc::default(),
+            forget,
+        }))
+    }
+
+    /// Keeps a connection from which nothing has been read. `None` if that is
+    /// not possible now: the connection goes on without.
+    pub fn keep(self: &Arc<Self>, socket: BorrowedFd<'_>) -> Option<Box<Kept>> {
+        if self.count.load(Ordering::Relaxed) >= LIMIT {
+            return None;
+        }
+        let tape = Tape::new().ok()?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{:x}.{number:x}", self.series);
+        let message = format!("FDSTORE=1\nFDNAME={name}");
+        let descriptors = [socket.as_raw_fd(), tape.fd().as_raw_fd()];
+        // A systemd that is busy must not keep clients waiting.
+        let sent = sendmsg::<()>(
+            self.systemd.as_raw_fd(),
+            &[io::IoSlice::new(message.as_bytes())],
+            &[ControlMessage::ScmRights(&descriptors)],
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        sent.ok()?;
+        Some(Box::new(Kept {
+            tape: Arc::new(tape),
+            _entry: self.entry(name),
+            seen: 0,
+            said: 0,
+            sent: 0,
+            scratch: Vec::new(),
+        }))
+    }
+
+    /// Takes the connections that another process has kept out of what systemd has
+    /// passed, to be served from their beginning. What cannot be gone on with is closed.
+    pub fn take_up(self: &Arc<Self>, inherited: &mut Vec<Inherited>) -> Vec<(OwnedFd, Box<Kept>)> {
+        let mut found = BTreeMap::<String, Vec<OwnedFd>>::new();
+        for Inherited { name, fd } in inherited.extract_if(.., |one| one.name.starts_with(PREFIX)) {
+            found.entry(name).or_default().push(fd);
+        }
+        found
+            .into_iter()
+            .filter_map(|(name, descriptors)| {
+                let entry = self.entry(name);
+                // Their order is not kept.
+                let (sockets, tapes): (Vec<_>, Vec<_>) = descriptors
+                    .into_iter()
+                    .partition(|fd| getsockopt(fd, sockopt::SockType).is_ok());
+                let (Ok([socket]), Ok([tape])) = (<[_; 1]>::try_from(sockets), <[_; 1]>::try_from(tapes))
+                else {
+                    return None;
+                };
+                let resumed = Tape::open(tape).and_then(|tape| {
+                    let Some(tape) = tape else { return Ok(None) };
+                    let sent = tape.sent()?;
+                    Ok(Some((tape, sent)))
+                });
+                match resumed {
+                    Ok(Some((tape, sent))) => Some((
+                        socket,
+                        Box::new(Kept {
+                            tape: Arc::new(tape),
+                            _entry: entry,
+                            seen: 0,
+                            said: 0,
+                            sent,
+                            scratch: Vec::new(),
+                        }),
+                    )),
+                    Ok(None) => None,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection in handshake cannot be gone on with");
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
+    fn entry(&self, name: String) -> Entry {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Entry {
+            name,
+            count: self.count.clone(),
+            forget: self.forget.clone(),
+        }
+    }
+}
+
+fn forget_all(systemd: &UnixDatagram, names: &Receiver<String>) {
+    for name in names {
+        let message = format!("FDSTOREREMOVE=1\nFDNAME={name}");
+        if let Err(error) = systemd.send(message.as_bytes()) {
+            tracing::debug!(%error, "systemd cannot be told to forget a connection");
+        }
+    }
+}
+
+/// A name in the store; dropped, it is removed.
+struct Entry {
+    name: String,
+    count: Arc<AtomicUsize>,
+    forget: Sender<String>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        let _ = self.forget.send(std::mem::take(&mut self.name));
+    }
+}
+
+/// A connection that is kept until this is dropped.
+pub struct Kept {
+    /// What is drawn for it.
+    pub tape: Arc<Tape>,
+    _entry: Entry,
+    /// How much of the client's bytes has been used; they are all still in the socket.
+    seen: usize,
+    /// How much this process has said.
+    said: u64,
+    /// How much of it the client has been sent, by this process or another.
+    sent: u64,
+    scratch: Vec<u8>,
+}
+
+impl Kept {
+    /// Reads the next bytes without taking them; 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` until there are more.
+    pub fn read(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+        // Asked first: bytes that came before the end are seen after it.
+        let ended = is_at_end(socket)?;
+        self.scratch.resize(self.seen + buffer.len(), 0);
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let count = recv(socket.as_raw_fd(), &mut self.scratch, flags)?;
+        match self.scratch[..count].get(self.seen..) {
+            Some(new) if !new.is_empty() => {
+                buffer[..new.len()].copy_from_slice(new);
+                self.seen += new.len();
+                Ok(new.len())
+            }
+            _ if ended => Ok(0),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Whether there is too much to go on like this.
+    pub fn is_full(&self) -> bool {
+        self.seen > MOST
+    }
+
+    /// How many of the next `length` bytes the client has been sent already.
+    pub fn repeated(&mut self, length: usize) -> usize {
+        let repeated = usize::try_from(self.sent - self.said).map_or(length, |ahead| ahead.min(length));
+        self.said += repeated as u64;
+        repeated
+    }
+
+    /// So many more bytes have been sent.
+    pub fn wrote(&mut self, count: usize) -> io::Result<()> {
+        self.said += count as u64;
+        self.sent = self.said;
+        self.tape.set_sent(self.sent)
+    }
+
+    /// Takes what was used out of the socket. Nobody can do the handshake again
+    /// after that.
+    pub fn commit(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.tape.end()?;
+        while self.seen > 0 {
+            let part = self.seen.min(self.scratch.len());
+            match recv(
+                socket.as_raw_fd(),
+                &mut self.scratch[..part],
+                MsgFlags::MSG_DONTWAIT,
+            ) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.seen -= count,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the client will send nothing more than is there.
+fn is_at_end(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec::default()))?;
+    let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    Ok(asked[0].revents().intersects(over))
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // What is in there may be secret.
+        zeroize::Zeroize::zeroize(&mut self.scratch);
+    }
+}
