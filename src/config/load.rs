@@ -51,7 +51,7 @@ pub struct Flags {
 
 impl Config {
     /// Reads the configuration of this process: flags over environment over
-    /// file over defaults. The file is the one that `--config` or
+    /// systemd's credentials over file over defaults. The file is the one that `--config` or
     /// `DUCKGRES_CONFIG` names; without either, none is read.
     pub fn load(flags: &Flags) -> Result<Self, Problems> {
         Self::assemble(flags, variables(), file(flags).as_deref())
@@ -242,7 +242,15 @@ fn gather(
             sources.add(setting, Node::text(Origin::Flag(flag.clone()), value));
         }
     }
-    let notes = sources.add_environment(variables);
+    let mut credentials = None;
+    let notes = sources.add_environment(variables.inspect(|(name, value)| {
+        if name == "CREDENTIALS_DIRECTORY" {
+            credentials = Some(PathBuf::from(value));
+        }
+    }));
+    if let Some(directory) = credentials {
+        sources.add_credentials(&directory, problems);
+    }
     if let Some(file) = file {
         sources.add_file(file, problems);
     }

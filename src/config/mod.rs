@@ -1,7 +1,7 @@
 //! The configuration: `duckgres.yaml`, `DUCKGRES_*` variables and flags.
 //!
-//! Flags win over the environment, the environment over the file, the file over
-//! defaults; names are those of the Go duckgres where it has the setting. Each
+//! Flags win over the environment, the environment over systemd's credentials,
+//! those over the file, the file over defaults; names are those of the Go duckgres where it has the setting. Each
 //! setting is defined once, in [`SETTINGS`]. Loading reports every problem it
 //! finds, with its place, and never only the first; unknown keys are problems.
 //! Secrets have types that cannot be printed.

@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::node::{Content, Entry, Node, Origin, Problem, parse_yaml};
 use super::settings::{ELSEWHERE, SETTINGS, Setting, setting};
 use super::value::Value;
 
+/// The settings that a credential may hold.
+const FROM_CREDENTIALS: [&str; 3] = ["tls.cert", "tls.key", "users"];
+
 /// For each setting the value that wins. Later additions never displace
-/// earlier ones: add flags, then the environment, then the file.
+/// earlier ones: add flags, then the environment, then credentials, then the file.
 #[derive(Default)]
 pub(crate) struct Sources {
     given: HashMap<&'static str, Node>,
@@ -41,6 +46,37 @@ impl Sources {
         notes
     }
 
+    /// Adds systemd's credentials, which have the names of the settings that they
+    /// are for: `tls.cert` and `tls.key` are used where they are, `users` is a YAML
+    /// map like the setting. Source: systemd.exec(5), CREDENTIALS.
+    pub fn add_credentials(&mut self, directory: &Path, problems: &mut Vec<Problem>) {
+        for setting in SETTINGS
+            .iter()
+            .filter(|setting| FROM_CREDENTIALS.contains(&setting.name))
+        {
+            let path = directory.join(setting.name);
+            if !path.is_file() {
+                continue;
+            }
+            let origin = Origin::File(path.clone(), 0);
+            if setting.name != "users" {
+                self.add(setting, Node::text(origin, &path.display().to_string()));
+                continue;
+            }
+            let source = match std::fs::read_to_string(&path) {
+                Ok(source) => Zeroizing::new(source),
+                Err(error) => {
+                    problems.push(Problem::new(&origin, format!("cannot be read ({error})")));
+                    continue;
+                }
+            };
+            match parse_yaml(&path, &source) {
+                Ok(node) => self.add(setting, node),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+
     /// Adds a YAML file's values.
     pub fn add_file(&mut self, path: &Path, problems: &mut Vec<Problem>) {
         let source = match std::fs::read_to_string(path) {
@@ -66,7 +102,10 @@ impl Sources {
             let inside = format!("{name}.");
             let group = SETTINGS.iter().any(|setting| setting.name.starts_with(&inside));
             if let Some(setting) = setting(&name) {
-                if let Some(Origin::File(_, line)) = self.given.get(setting.name).map(|node| &node.origin) {
+                // Twice in this file; a credential is another one, and wins.
+                if let Some(Origin::File(path, line)) = self.given.get(setting.name).map(|node| &node.origin)
+                    && matches!(&entry.origin, Origin::File(this, _) if this == path)
+                {
                     let message = format!("{name} is the same as {} on line {line}", setting.name);
                     problems.push(Problem::new(&entry.origin, message));
                 }

@@ -300,3 +300,37 @@ fn the_command_line_is_well_formed() {
         cli::command().get_matches_from(["duckgres", "--port", "0", "--extension", "a", "--extension", "b"]);
     assert_eq!(matches.get_many::<String>("extension").unwrap().count(), 2);
 }
+
+#[test]
+fn credentials_win_over_the_file_and_say_what_is_wrong_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("file"), "users: {bob: file}\ntls: {cert: /a, key: /b}\n").unwrap();
+    std::fs::write(path("tls.cert"), "").unwrap();
+    std::fs::write(path("tls.key"), "").unwrap();
+    let load = |more: Option<(&str, &str)>| {
+        let place = directory.path().display().to_string();
+        let variables = [("CREDENTIALS_DIRECTORY".to_owned(), place)]
+            .into_iter()
+            .chain(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let flags = Flags {
+            config: None,
+            values: vec![("data-dir".into(), "/nonexistent".into())],
+        };
+        Config::assemble(&flags, variables, Some(&path("file")))
+    };
+    let loaded = |more| load(more).unwrap_or_else(|problems| panic!("{problems}"));
+    let settings = loaded(None).settings;
+    assert_eq!(settings.tls_key, Some(path("tls.key")));
+    assert!(settings.users.contains_key("bob"), "no credential for it");
+    let settings = loaded(Some(("DUCKGRES_KEY", "/c"))).settings;
+    assert_eq!(settings.tls_key, Some("/c".into()));
+    assert_eq!(settings.tls_cert, Some(path("tls.cert")));
+
+    std::fs::write(path("users"), "alice: credential\n").unwrap();
+    let users = loaded(None).settings.users;
+    assert!(users.contains_key("alice") && !users.contains_key("bob"));
+    std::fs::write(path("users"), "alice: {pasword: x}\n").unwrap();
+    let problems = load(None).err().unwrap().to_string();
+    assert!(problems.contains("users line 1"), "{problems}");
+}

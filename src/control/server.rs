@@ -177,6 +177,8 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     drop(doors);
     let ended = tokio::select! {
         () = workers.stop(settings.shutdown_timeout) => Ended::Drained,
+        // It ends no later than it has promised, which systemd need not know.
+        () = notify::take_time() => Ended::Forced,
         () = signals.next() => Ended::Forced,
     };
     if ended == Ended::Forced {

@@ -31,6 +31,8 @@ pub struct Units {
     orders: watch::Sender<ConfigureRequest>,
     /// The processes that were seen last.
     processes: BTreeMap<u16, Name>,
+    /// What was wrong with the directory, which is said once.
+    unreadable: Option<io::ErrorKind>,
 }
 
 impl Units {
@@ -42,6 +44,7 @@ impl Units {
             pool,
             orders,
             processes: BTreeMap::new(),
+            unreadable: None,
         }
     }
 
@@ -59,10 +62,13 @@ impl Units {
             Ok(present) => present,
             // What cannot be seen has not gone.
             Err(error) => {
-                warn!(%error, "cannot look for workers in {}", self.directory.display());
+                if self.unreadable.replace(error.kind()) != Some(error.kind()) {
+                    warn!(%error, "cannot look for workers in {}", self.directory.display());
+                }
                 return;
             }
         };
+        self.unreadable = None;
         // They share the machine's memory.
         let count = u32::try_from(present.len()).unwrap_or(u32::MAX);
         self.orders.send_if_modified(|orders| {

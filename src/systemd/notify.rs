@@ -47,9 +47,20 @@ pub fn stopping(status: &str) {
 
 /// Starting or stopping takes longer than the unit says: it has so long from now,
 /// or until it says this again.
-pub fn extend_timeout(by: Duration) {
+fn extend_timeout(by: Duration) {
     let microseconds = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
     say(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
+/// How much time [`take_time`] asks for at once.
+const MORE_TIME: Duration = Duration::from_secs(20);
+
+/// Asks for more time as long as it is polled.
+pub async fn take_time() {
+    loop {
+        extend_timeout(MORE_TIME);
+        tokio::time::sleep(MORE_TIME / 4).await;
+    }
 }
 
 /// The service is well. To be said several times in each [`watchdog_interval`],

@@ -82,6 +82,9 @@ struct Worker {
     query_log: query_log::Current,
     transactions: Arc<activity::Transactions>,
     watch: watch::Watch,
+    /// What it was told when it was started, for what the control plane does not say.
+    memory_limit: Option<u64>,
+    threads: Option<usize>,
     /// How long statements may go on when a signal comes.
     grace: Mutex<Duration>,
     /// Has the control plane said what to go by?
@@ -136,6 +139,8 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         query_log,
         transactions,
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
+        memory_limit: config.memory_limit.map(|size| size.0),
+        threads: config.threads.map(|threads| threads.get() as usize),
         grace: Mutex::new(GRACE),
         configured: Sender::new(false),
     });
@@ -169,7 +174,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
     notify::stopping("draining");
     let more_time = tokio::spawn(tokio::time::timeout(
         grace + LAST_CHECKPOINTS,
-        service::take_time(),
+        notify::take_time(),
     ));
     worker.drain(grace).await;
     more_time.abort();

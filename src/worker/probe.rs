@@ -133,6 +133,19 @@ mod tests {
     }
 
     #[test]
+    fn a_round_is_over_when_all_have_answered() {
+        let registry = Arc::new(crate::worker::registry::Registry::default());
+        let databases = Databases::new("/nonexistent".into(), Options::default(), registry);
+        // Nothing is open: each round is over at once.
+        let probe = Probe::start(Arc::new(databases), Some(Duration::from_millis(40))).unwrap();
+        let mut rounds = probe.rounds();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for _ in 0..3 {
+            runtime.block_on(rounds.changed()).unwrap();
+        }
+    }
+
+    #[test]
     fn without_a_deadline_nothing_is_asked() {
         Probe::default().ask("a".to_owned(), || panic!("asked"));
     }

@@ -83,9 +83,18 @@ impl Service for Management {
     ) -> Result<Response<ConfigureReply>, Status> {
         let request = request.into_inner();
         let worker = &self.worker;
+        // A child's arguments are the configuration of the day; those of a unit are
+        // what somebody has said about this very worker.
         let memory_limit = match request.memory_limit_bytes {
-            0 => memory::budget(request.worker_count, request.own_group),
+            0 => worker
+                .memory_limit
+                .filter(|_| request.own_group)
+                .or_else(|| memory::budget(request.worker_count, request.own_group)),
             bytes => Some(bytes),
+        };
+        let threads = match request.threads {
+            0 => worker.threads.filter(|_| request.own_group),
+            threads => Some(threads as usize),
         };
         let remote = request.remote.map(|remote| Settings::read(remote, worker));
         worker
@@ -93,7 +102,7 @@ impl Service for Management {
             .configure(some_time(request.database_idle_milliseconds), |options| {
                 options.memory_limit = memory_limit;
                 options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
-                options.threads = (request.threads > 0).then_some(request.threads as usize);
+                options.threads = threads;
                 if let Some(remote) = &remote {
                     options.extensions.clone_from(&remote.extensions);
                     options

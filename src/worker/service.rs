@@ -9,9 +9,6 @@ use crate::systemd::notify;
 /// Between two lines for `systemctl status` there is at least so much time.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// While the worker stops it asks for so much more time again and again.
-const MORE_TIME: Duration = Duration::from_secs(20);
-
 /// Tells how the worker is, whenever that changes.
 pub(super) async fn report(worker: Arc<Worker>) {
     if !notify::is_asked_for() {
@@ -39,14 +36,6 @@ pub(super) async fn stay_alive(worker: Arc<Worker>) {
     let mut rounds = worker.probe.rounds();
     while rounds.changed().await.is_ok() {
         notify::alive();
-    }
-}
-
-/// Asks for more time as long as it is polled, which is to be while it drains.
-pub(super) async fn take_time() {
-    loop {
-        notify::extend_timeout(MORE_TIME);
-        tokio::time::sleep(MORE_TIME / 4).await;
     }
 }
 

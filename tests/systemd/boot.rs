@@ -1,17 +1,18 @@
 //! From boot to shutdown.
 
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use crate::machine::{Machine, on_each_release};
-use crate::support::message::startup;
+use crate::support::message::{query, startup};
 use crate::support::session::V3_0;
 use crate::support::transport::Road;
 use crate::support::{Session, eventually};
 
 on_each_release!(
     the_examples_do_what_they_say,
+    credentials_are_for_root_to_read_and_a_restart_reads_them_anew,
     the_first_connection_after_boot_is_answered,
     status_tells_what_an_operator_wants_to_know,
     a_worker_that_is_enabled_later_is_found,
@@ -20,6 +21,9 @@ on_each_release!(
     the_configuration_reaches_workers_that_cannot_read_it,
     the_journal_has_the_fields,
     a_stop_of_the_target_ends_everything_and_a_start_begins_anew,
+    a_stop_of_the_target_ends_what_only_its_sockets_have_started,
+    a_stop_cuts_statements_that_take_longer_than_was_promised,
+    the_running_services_are_exposed_to_little,
 );
 
 /// Nothing runs but systemd with its sockets; the first client starts it all.
@@ -270,6 +274,10 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
     for entry in fs::read_dir(examples).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
+        // This one has a test of its own.
+        if path.ends_with("credentials.conf") {
+            continue;
+        }
         if let Some(place) = text.strip_prefix("# /etc/") {
             machine.write(place.split([',', '\n']).next().unwrap(), &text);
         }
@@ -282,7 +290,8 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
     let uid = machine.uid("duckgres-worker");
     chown(machine.etc("exports"), Some(uid), None).unwrap();
     let yaml = machine.etc("duckgres/duckgres.yaml");
-    let text = fs::read_to_string(&yaml).unwrap() + "file_access: [/etc/exports]\n";
+    let text = fs::read_to_string(&yaml).unwrap()
+        + "file_access: [/etc/exports]\nquery_log: all\nquery_log_file: /var/log/duckgres/queries\n";
     fs::write(yaml, text).unwrap();
     machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
     machine.boot();
@@ -307,4 +316,99 @@ fn the_examples_do_what_they_say(mut machine: Machine) {
         machine.same_network("1", &process),
         "it has the machine's network"
     );
+    // Where a worker may write its query log without any drop-in.
+    eventually("the query log is written", || {
+        let log = fs::read_to_string(machine.path("/var/log/duckgres/queries")).ok()?;
+        log.contains("\"user\":\"u0\"").then_some(())
+    });
+}
+
+fn a_stop_of_the_target_ends_what_only_its_sockets_have_started(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut session = machine.connect("u0");
+    machine.systemctl(&["stop", "duckgres.target"]);
+    assert_eq!(session.last_words(), ["Error FATAL 57P01"]);
+    for unit in [
+        "duckgres.service",
+        "duckgres.socket",
+        "duckgres-worker@1.service",
+        "duckgres-worker@1.socket",
+    ] {
+        machine.await_property(unit, "ActiveState", "inactive");
+    }
+}
+
+fn credentials_are_for_root_to_read_and_a_restart_reads_them_anew(mut machine: Machine) {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/examples/credentials.conf");
+    let example = fs::read_to_string(example).unwrap();
+    machine.write("systemd/system/duckgres.service.d/credentials.conf", &example);
+    let secret = machine.etc("duckgres/secret");
+    fs::create_dir(&secret).unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o700)).unwrap();
+    for name in ["server.crt", "server.key"] {
+        let from = machine.etc("duckgres").join(name);
+        fs::copy(&from, secret.join(name)).unwrap();
+        chown(secret.join(name), Some(0), Some(0)).unwrap();
+    }
+    fs::remove_file(machine.etc("duckgres/server.key")).unwrap();
+    machine.write("duckgres/secret/users.yaml", "u0: not-a-secret\n");
+    machine.write("duckgres/duckgres.yaml", "log_level: info\n");
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut session = machine.connect("u0");
+    assert_eq!(session.rows("select 1"), ["1"]);
+
+    machine.write("duckgres/secret/users.yaml", "u1: not-a-secret\n");
+    drop(machine.connect("u0"));
+    machine.systemctl(&["restart", "duckgres.service"]);
+    drop(machine.connect("u1"));
+    assert_eq!(session.rows("select 1"), ["1"]);
+}
+
+fn a_stop_cuts_statements_that_take_longer_than_was_promised(mut machine: Machine) {
+    let yaml = machine.etc("duckgres/duckgres.yaml");
+    let text = fs::read_to_string(&yaml).unwrap() + "shutdown_timeout: 1s\n";
+    fs::write(&yaml, text).unwrap();
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    let mut busy = machine.connect("u0");
+    let mut other = machine.connect("u0");
+    busy.send(&query(
+        "select count(*) from range(10000000) a(i), range(10000000) b(j) where (a.i * b.j) % 7 = 1",
+    ));
+    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%range%'";
+    eventually("the statement runs", || {
+        // Itself, and the other.
+        (other.rows(running) == ["2"]).then_some(())
+    });
+    machine.systemctl(&["stop", "duckgres.target"]);
+    let last = busy.last_words();
+    assert!(
+        last.last().is_some_and(|word| word == "Error FATAL 57P01"),
+        "{last:?}"
+    );
+    let unit = "duckgres-worker@1.service";
+    assert_eq!(machine.property(unit, "Result"), "success");
+    assert_eq!(machine.property(unit, "ActiveState"), "inactive");
+}
+
+/// As this release's systemd sees them, which may know more settings.
+fn the_running_services_are_exposed_to_little(mut machine: Machine) {
+    machine.enable(&["duckgres.socket", "duckgres-worker@1.socket"]);
+    machine.boot();
+    drop(machine.connect("u0"));
+    for (unit, tenths) in [("duckgres.service", "15"), ("duckgres-worker@1.service", "10")] {
+        let threshold = format!("--threshold={tenths}");
+        let output = machine.run(&["systemd-analyze", "security", "--no-pager", &threshold, unit]);
+        println!("{}", output.out.lines().last().unwrap_or_default());
+        assert!(output.status.success(), "{unit}:\n{}", output.out);
+        let verify = machine.run(&["systemd-analyze", "verify", "--man=no", unit]);
+        let ours: Vec<&str> = verify
+            .err
+            .lines()
+            .filter(|line| line.contains("duckgres"))
+            .collect();
+        assert!(ours.is_empty(), "{ours:#?}");
+    }
 }
