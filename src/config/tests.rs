@@ -286,6 +286,7 @@ fn a_worker_reads_what_it_was_told() {
         log_min_duration_statement: Threshold(Some(std::time::Duration::from_millis(250))),
         query_log_text: true,
         query_log_file: Some("/var/log/queries".into()),
+        turn: Some("/run/turn".into()),
         control_user: Some("duckgres".into()),
     };
     let words = std::iter::once("duckgres-worker".into()).chain(told.to_args());

@@ -72,6 +72,11 @@ pub struct WorkerConfig {
     /// give orders. Without it only root and the worker's own user may.
     #[arg(long, value_name = "USER", env = "DUCKGRES_CONTROL_USER")]
     pub control_user: Option<String>,
+
+    /// A file that workers lock so that only one of them restarts at a time, when
+    /// systemd restarts all of them at once.
+    #[arg(long, value_name = "FILE", env = "DUCKGRES_TURN")]
+    pub turn: Option<PathBuf>,
 }
 
 fn on_or_off(text: &str) -> Result<bool, String> {
@@ -97,6 +102,7 @@ impl WorkerConfig {
             query_log_text: settings.query_log_text,
             query_log_file: settings.query_log_file.clone(),
             control_user: None,
+            turn: None,
         }
     }
 
@@ -155,6 +161,7 @@ impl WorkerConfig {
         self.control_user
             .iter()
             .for_each(|user| add("control-user", user.into()));
+        self.turn.iter().for_each(|path| add("turn", path.into()));
         args
     }
 }

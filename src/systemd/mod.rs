@@ -1,4 +1,6 @@
 //! What systemd and a service tell each other.
 
 pub mod activation;
+pub mod fdstore;
+pub mod job;
 pub mod notify;

@@ -2,11 +2,14 @@
 //! told (`NOTIFY_SOCKET`), all of it does nothing.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
 use sd_notify::NotifyState;
 
 /// Whether somebody listens.
@@ -60,6 +63,22 @@ pub async fn take_time() {
     loop {
         extend_timeout(MORE_TIME);
         tokio::time::sleep(MORE_TIME / 4).await;
+    }
+}
+
+/// Waits until systemd has looked at all that it was told before.
+///
+/// # Errors
+/// It has not in time, or is not there.
+pub fn barrier(patience: Duration) -> io::Result<()> {
+    let (near, far) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[far.as_fd()])?;
+    // Its copy is now the only one, and is closed when it gets there.
+    drop(far);
+    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(&near, PollFlags::HUP)], Some(&patience))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{SockRef, Type};
 
-use super::WorkerError;
+use super::{WorkerError, turn};
 use crate::systemd::activation;
 
 /// A worker's two listening sockets.
@@ -20,6 +20,8 @@ pub struct Sockets {
     pub handoff: OwnedFd,
     /// SOCK_STREAM: gRPC.
     pub rpc: OwnedFd,
+    /// The right to be the worker that restarts, if an earlier process has got it.
+    pub turn: Option<OwnedFd>,
 }
 
 /// Takes the sockets over from the environment. To be called once, first thing.
@@ -30,11 +32,12 @@ pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
 }
 
 fn sort(inherited: Vec<activation::Inherited>) -> Result<Sockets, WorkerError> {
-    let (mut handoff, mut rpc) = (None, None);
+    let (mut handoff, mut rpc, mut turn) = (None, None, None);
     for activation::Inherited { name, fd } in inherited {
         let place = match listening(&fd) {
             Some(Type::SEQPACKET) => &mut handoff,
             Some(Type::STREAM) => &mut rpc,
+            _ if name == turn::NAME => &mut turn,
             // A later version may have stored more with systemd than this one knows.
             _ => {
                 tracing::warn!(name, "systemd has passed something that is no socket of a worker");
@@ -46,7 +49,7 @@ fn sort(inherited: Vec<activation::Inherited>) -> Result<Sockets, WorkerError> {
         }
     }
     match (handoff, rpc) {
-        (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc }),
+        (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc, turn }),
         _ => Err(WorkerError::Activation(
             "the two sockets, SOCK_SEQPACKET and SOCK_STREAM, were not passed".to_owned(),
         )),
@@ -87,6 +90,7 @@ mod tests {
         let sockets = sort(all).unwrap();
         assert_eq!(listening(&sockets.handoff), Some(Type::SEQPACKET));
         assert_eq!(listening(&sockets.rpc), Some(Type::STREAM));
+        assert!(sockets.turn.is_some());
         assert!(sort(vec![bound("c", Type::STREAM)]).is_err());
         assert!(sort(vec![bound("d", Type::STREAM), bound("e", Type::STREAM)]).is_err());
     }

@@ -23,9 +23,11 @@ mod remote;
 mod rpc;
 mod service;
 mod spill;
+mod turn;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +89,8 @@ struct Worker {
     threads: Option<usize>,
     /// How long statements may go on when a signal comes.
     grace: Mutex<Duration>,
+    /// Is it to stop as soon as it is its turn?
+    waiting: AtomicBool,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
 }
@@ -142,6 +146,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         memory_limit: config.memory_limit.map(|size| size.0),
         threads: config.threads.map(|threads| threads.get() as usize),
         grace: Mutex::new(GRACE),
+        waiting: AtomicBool::new(false),
         configured: Sender::new(false),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
@@ -154,6 +159,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         }
     });
     notify::ready(&service::summary(&worker));
+    turn::end(sockets.turn);
     tokio::spawn(service::report(worker.clone()));
     tokio::spawn(service::stay_alive(worker.clone()));
     tracing::info!(
@@ -162,8 +168,18 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         "ready"
     );
 
+    let told_to_stop = async {
+        terminate.recv().await;
+        if let Some(lock) = &config.turn {
+            turn::wait(lock, || {
+                worker.waiting.store(true, Ordering::Relaxed);
+                notify::status(&service::summary(&worker));
+            })
+            .await;
+        }
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
+        () = told_to_stop => {}
         () = worker.attendance.orphaned(&worker.registry) => {
             tracing::warn!("no control plane came back, and there are no sessions");
         }

@@ -1,6 +1,7 @@
 //! What a worker tells systemd while it runs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Worker;
@@ -45,8 +46,12 @@ pub(super) fn summary(worker: &Worker) -> String {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     };
+    let waiting = match worker.waiting.load(Ordering::Relaxed) {
+        true => "waiting for its turn to restart; ",
+        false => "",
+    };
     format!(
-        "{}, {} open",
+        "{waiting}{}, {} open",
         counted(worker.registry.count(), "session"),
         counted(worker.databases.names().len(), "database"),
     )

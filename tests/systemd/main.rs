@@ -6,6 +6,7 @@
 //! boot        the first connection, workers found, files kept apart, the end
 //! handshakes  what survives that has only begun
 //! lives       what survives the restart and death of which process
+//! rolling     restarts of all workers, one after the other
 //! ```
 //!
 //! A machine is a container of systemd-nspawn on a root file system that is made
@@ -21,6 +22,7 @@ mod boot;
 mod handshakes;
 mod lives;
 mod machine;
+mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]
 #[path = "../support/mod.rs"]
 mod support;

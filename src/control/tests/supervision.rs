@@ -41,6 +41,7 @@ fn program(directory: &Path, body: &str) -> Program {
         query_log_text: false,
         query_log_file: None,
         control_user: None,
+        turn: None,
     };
     Program {
         path,

@@ -11,6 +11,7 @@ mod client;
 mod stage;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -240,6 +241,25 @@ impl Machine {
     #[track_caller]
     pub fn run(&self, words: &[&str]) -> Output {
         run(&mut self.command(words), "")
+    }
+
+    /// Whether a program ends with 0.
+    pub fn succeeds(&self, words: &[&str]) -> bool {
+        self.command(words).output().unwrap().status.success()
+    }
+
+    /// Another version of a program: this script.
+    pub fn replace_program(&self, name: &str, script: &str) {
+        let program = self.place.join("programs/bin").join(name);
+        fs::rename(&program, program.with_extension("good")).unwrap();
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The version of before.
+    pub fn restore_program(&self, name: &str) {
+        let program = self.place.join("programs/bin").join(name);
+        fs::rename(program.with_extension("good"), &program).unwrap();
     }
 
     /// `systemctl WORDS`, which must succeed.
