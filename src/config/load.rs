@@ -9,6 +9,9 @@ use super::settings::{SETTINGS, Settings};
 use super::sources::Sources;
 use super::units::{Mode, TlsMode};
 
+/// What `systemd/duckgres.service` sets.
+const SERVICE_DATA_DIR: &str = "/var/lib/duckgres/control";
+
 /// A whole configuration, checked in itself. Whether ports are free and
 /// certificates fit their keys is seen where they are used.
 pub struct Config {
@@ -58,12 +61,18 @@ impl Config {
     }
 
     /// The data directory alone, from the same sources: whoever asks about a server
-    /// need not be able to start it.
+    /// need not be able to start it. If nobody says which, and there is none in the
+    /// usual place, it is that of systemd's service.
     pub fn locate(flags: &Flags) -> Result<PathBuf, Problems> {
         let mut problems = Vec::new();
         let (sources, _) = gather(flags, variables(), file(flags).as_deref(), &mut problems);
         let given = sources.read::<Option<PathBuf>>("data_dir", "", &mut problems);
-        let data_dir = data_dir(given.flatten(), &mut problems);
+        let service = || {
+            let theirs = Path::new(SERVICE_DATA_DIR);
+            let usual = default_data_dir().is_some_and(|usual| usual.exists());
+            (!usual && theirs.exists()).then(|| theirs.to_path_buf())
+        };
+        let data_dir = data_dir(given.flatten().or_else(service), &mut problems);
         if problems.is_empty() {
             Ok(data_dir)
         } else {

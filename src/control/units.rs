@@ -77,11 +77,12 @@ impl Units {
             changed
         });
         for id in &present {
+            // Before it can report, or the report would be nobody's.
+            self.pool.ledger().enlist(*id);
             if self.pool.worker(*id).is_none() {
                 info!(worker = id, "found the worker's sockets");
                 self.add(*id);
             }
-            self.pool.ledger().enlist(*id);
         }
         for worker in self.pool.workers() {
             self.count_restarts(&worker);
@@ -93,14 +94,11 @@ impl Units {
 
     fn add(&self, id: u16) {
         let directory = self.directory.join(id.to_string());
-        let ledger = self.pool.ledger().clone();
-        // Before it can report, or the report would be nobody's.
-        ledger.enlist(id);
         self.pool.add(Worker::new(
             id,
             directory.join(HANDOFF),
             &directory.join(RPC),
-            ledger,
+            self.pool.ledger().clone(),
             self.orders.subscribe(),
         ));
     }

@@ -7,3 +7,4 @@ mod login;
 mod negotiation;
 mod rig;
 mod supervision;
+mod units;

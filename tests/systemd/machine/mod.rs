@@ -326,7 +326,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let text = self.journal(&["--output=short-precise"]);
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.journal", self.name));
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("unknown").replace("::", ".");
+            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.journal"));
             fs::write(&kept, text).ok();
             eprintln!("the machine's journal is in {}", kept.display());
         }
