@@ -14,6 +14,7 @@ use super::ledger::{Ledger, SessionEvent};
 use super::placement::Patience;
 use super::pool::{Pool, Queue, Worker};
 use super::process::{Process, read_note};
+use super::questions;
 use super::sockets::WorkerSockets;
 use super::supervise::{Program, Supervisor};
 use crate::config::{Config, Settings, WorkerConfig};
@@ -92,8 +93,10 @@ impl Workers {
             length: settings.worker_queue_length,
             timeout: settings.worker_queue_timeout,
         };
+        let pool = Pool::new(workers, ledger, queue, stopping);
+        questions::pass_on(&pool);
         Ok(Self {
-            pool: Pool::new(workers, ledger, queue, stopping),
+            pool,
             supervisors,
             orders,
         })

@@ -9,6 +9,8 @@
 //! The worker's memory is shared by what is open, in equal parts that change
 //! whenever a database is opened or closed.
 
+mod change;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,6 +18,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+pub(super) use change::Stopped;
 
 use super::database_path;
 use super::registry::Registry;
@@ -50,14 +54,24 @@ struct State {
     /// How long a database stays open without a session.
     idle_timeout: Option<Duration>,
     entries: HashMap<String, Entry>,
+    /// The worker is about to exit.
+    closed: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     slot: Arc<Slot>,
     claims: usize,
+    /// It is being made, removed, or given up: nobody can claim it.
+    reserved: bool,
     /// When the last claim was given back.
     idle_since: Instant,
+}
+
+impl Entry {
+    fn is_unused(&self) -> bool {
+        self.claims == 0 && !self.reserved
+    }
 }
 
 /// A database whose lease is ours: open, closed, or (while the instance's lock is
@@ -87,6 +101,7 @@ impl Databases {
                 options,
                 idle_timeout: None,
                 entries: HashMap::new(),
+                closed: false,
             }),
             reconsider: Notify::new(),
             divide: Notify::new(),
@@ -117,12 +132,14 @@ impl Databases {
             let entry = Entry {
                 slot,
                 claims: 0,
+                reserved: false,
                 idle_since: Instant::now(),
             };
             state.entries.insert(name.to_owned(), entry);
             self.registry.touch();
         }
-        let Some(entry) = state.entries.get_mut(name) else {
+        // To be asked again: soon it is free, or does not exist.
+        let Some(entry) = state.entries.get_mut(name).filter(|entry| !entry.reserved) else {
             return Err(Unclaimed::Elsewhere);
         };
         entry.claims += 1;
@@ -228,7 +245,7 @@ impl Databases {
         let state = self.lock();
         let now = Instant::now();
         let (mut due, mut next) = (Vec::new(), None::<Instant>);
-        for (name, entry) in state.entries.iter().filter(|(_, entry)| entry.claims == 0) {
+        for (name, entry) in state.entries.iter().filter(|(_, entry)| entry.is_unused()) {
             let Some(at) = entry.slot.expiry(entry.idle_since, state.idle_timeout) else {
                 continue;
             };
@@ -243,7 +260,7 @@ impl Databases {
 
     /// Closes a database if it still has no claim, and gives the lease back.
     async fn close_one(&self, name: &str, slot: &Arc<Slot>) {
-        let unused = |state: &State| state.entries.get(name).is_some_and(|entry| entry.claims == 0);
+        let unused = |state: &State| state.entries.get(name).is_some_and(Entry::is_unused);
         // A claim that comes now waits for this lock, and opens the file again.
         let mut instance = slot.instance.lock().await;
         if !unused(&self.lock()) {
@@ -272,6 +289,9 @@ impl Databases {
             return;
         }
         entry.idle_since = Instant::now();
+        if entry.reserved {
+            return;
+        }
         let never_opened = entry.slot.instance.try_lock().is_ok_and(|slot| slot.is_none());
         if never_opened && Arc::strong_count(&entry.slot.lease) == 1 {
             state.entries.remove(name);
@@ -282,10 +302,17 @@ impl Databases {
 
     /// Closes all of them: DuckDB checkpoints what has no sessions any more.
     pub(super) async fn close(&self) {
-        let entries = std::mem::take(&mut self.lock().entries);
+        let (entries, again) = {
+            let mut state = self.lock();
+            let again = std::mem::replace(&mut state.closed, true);
+            (std::mem::take(&mut state.entries), again)
+        };
         let databases = entries.len();
         let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
-        tracing::info!(databases, "closed all databases");
+        // An order to stop may come in more than one way.
+        if !again {
+            tracing::info!(databases, "closed all databases");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -294,14 +321,23 @@ impl Databases {
 }
 
 fn take_lease(name: &str, path: &Path, create: bool) -> Result<Lease, Unclaimed> {
-    if !create && !path.exists() {
+    let missing = || {
         let message = format!("database \"{name}\" does not exist");
-        return Err(Unclaimed::Refused(SessionError::fatal("3D000", message)));
+        Unclaimed::Refused(SessionError::fatal("3D000", message))
+    };
+    if !create && !path.exists() {
+        return Err(missing());
     }
-    Lease::take(path).map_err(|error| match error {
+    let lease = Lease::take(path).map_err(|error| match error {
         LeaseError::Held(_) => Unclaimed::Elsewhere,
         LeaseError::Io(..) => Unclaimed::Refused(cannot_open(name, error.to_string())),
-    })
+    })?;
+    // Who had the lease until now may have removed the database.
+    if !create && !path.exists() {
+        let _ = lease.unlink();
+        return Err(missing());
+    }
+    Ok(lease)
 }
 
 fn cannot_open(name: &str, reason: String) -> SessionError {

@@ -14,10 +14,12 @@ mod activation;
 mod activity;
 mod databases;
 mod drive;
+mod keeper;
 mod memory;
 mod orphan;
 mod probe;
 mod query_log;
+mod questions;
 mod registry;
 mod rpc;
 mod spill;
@@ -46,6 +48,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// waits for the control plane's first word.
 const FIRST_ORDER: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether a session that is to end is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Why a worker cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -68,6 +73,9 @@ struct Worker {
     policy: Arc<Policy>,
     query_log: Option<Arc<query_log::QueryLog>>,
     transactions: Arc<activity::Transactions>,
+    answers: Arc<activity::Answers>,
+    keeper: Arc<keeper::Keeper>,
+    questions: Arc<questions::Questions>,
     watch: watch::Watch,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
@@ -85,7 +93,12 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         .map(Arc::new);
     let registry = Arc::new(Registry::default());
     let transactions = Arc::new(activity::Transactions::default());
-    let answers = activity::Answers::new(registry.clone(), transactions.clone());
+    let questions = Arc::new(questions::Questions::default());
+    let answers = Arc::new(activity::Answers::new(
+        registry.clone(),
+        transactions.clone(),
+        questions.clone(),
+    ));
     let options = Options {
         memory_limit: config
             .memory_limit
@@ -97,11 +110,16 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
-        host: Some(Arc::new(answers)),
+        host: Some(answers.clone()),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
     tokio::spawn(databases.clone().close_idle());
     tokio::spawn(databases.clone().keep_shares());
+    let keeper = Arc::new(keeper::Keeper::new(
+        databases.clone(),
+        transactions.clone(),
+        questions.clone(),
+    ));
     let worker = Arc::new(Worker {
         id: config.id,
         probe: probe::Probe::start(databases.clone()).map_err(|error| WorkerError::Io("probe", error))?,
@@ -114,9 +132,13 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
             timeouts: RwLock::default(),
             deadlines: Arc::default(),
             counters: Arc::default(),
+            keeper: Some(keeper.clone()),
         }),
         query_log: query_log.clone(),
         transactions,
+        answers,
+        keeper,
+        questions,
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
         configured: Sender::new(false),
     });
@@ -197,6 +219,25 @@ async fn keep_stopping(handle: &Handle, serial: u64) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
     }
+}
+
+/// Ends a session whatever it does. To be called inside the runtime.
+fn terminate(registry: &Arc<Registry>, handle: Arc<Handle>) {
+    let id = handle.backend_id();
+    let registry = registry.clone();
+    registry.end(id);
+    tokio::spawn(async move {
+        let is_here = || {
+            let current = registry.get(id);
+            current.is_some_and(|current| Arc::ptr_eq(&current, &handle))
+        };
+        // A statement may be about to begin that an end at the next message would
+        // come too late for.
+        while is_here() {
+            stop_statement(&handle, Stop::Shutdown).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
 }
 
 /// The file of a database.
