@@ -10,7 +10,8 @@ use std::thread;
 use duckgres::engine::{Instance, Options};
 
 use crate::support::message::*;
-use crate::support::programs::run;
+use crate::support::programs::status;
+use crate::support::server::limit_files;
 use crate::support::session::V3_0;
 use crate::support::transport::Road;
 use crate::support::{Answer, Server, Session, Transport, eventually};
@@ -67,15 +68,6 @@ fn files(server: &Server, database: &str) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
-}
-
-fn status(server: &Server) -> serde_json::Value {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_duckgres"));
-    command
-        .args(["status", "--json", "--data-dir"])
-        .arg(server.data())
-        .env_remove("DUCKGRES_CONFIG");
-    serde_json::from_str(&run(&mut command, "").success()).unwrap()
 }
 
 fn knows(server: &Server, database: &str) -> bool {
@@ -329,6 +321,12 @@ fn what_cannot_be_made_says_why_and_leaves_nothing() {
     assert!(error.message().contains("sales"), "{}", error.message());
     assert_eq!(files(&server, "sales"), std::slice::from_ref(&obstacle));
     fs::remove_dir(&obstacle).unwrap();
+    // As if the disk were full, but for the log.
+    limit_files(server.worker_process(1), Some(10_000));
+    let error = root.error("create database sales");
+    assert_eq!(error.sqlstate(), "58030", "{}", error.message());
+    assert_eq!(files(&server, "sales"), [] as [PathBuf; 0]);
+    limit_files(server.worker_process(1), None);
     root.execute("create database sales");
     connect(&server, "bob", "sales").unwrap();
 }

@@ -401,8 +401,9 @@ impl Session {
     fn report(&mut self, error: SessionError) -> Result<(), Gone> {
         self.policy.counters.failed();
         if error.severity == Severity::Fatal {
-            if error.sqlstate == "XX000" {
-                self.connection.instance().mark_dead();
+            if error.sqlstate == "XX000" && self.connection.instance().mark_dead() {
+                let (database, reason) = (&self.owner.database, &error.message);
+                tracing::error!(%database, %reason, "DuckDB gives up: sessions end, the file is opened anew");
             }
             return Err(self.end(error));
         }

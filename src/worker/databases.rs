@@ -225,7 +225,7 @@ impl Databases {
             let reconsider = self.reconsider.notified();
             let (due, next) = self.due();
             for (name, slot) in due {
-                self.close_one(&name, &slot).await;
+                self.close_one(&name, slot).await;
             }
             let pause = async {
                 match next {
@@ -259,7 +259,7 @@ impl Databases {
     }
 
     /// Closes a database if it still has no claim, and gives the lease back.
-    async fn close_one(&self, name: &str, slot: &Arc<Slot>) {
+    async fn close_one(&self, name: &str, slot: Arc<Slot>) {
         let unused = |state: &State| state.entries.get(name).is_some_and(Entry::is_unused);
         // A claim that comes now waits for this lock, and opens the file again.
         let mut instance = slot.instance.lock().await;
@@ -267,9 +267,12 @@ impl Databases {
             return;
         }
         let closed = slot.close(&mut instance).await;
+        drop(instance);
         let mut state = self.lock();
         if closed && unused(&state) {
             state.entries.remove(name);
+            // Who comes next finds neither an entry nor the lease taken.
+            drop(slot);
             tracing::info!(database = name, "closed: nobody uses it");
             self.divide.notify_one();
         } else if let Some(entry) = state.entries.get_mut(name) {
