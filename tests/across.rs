@@ -197,6 +197,22 @@ fn without_a_control_plane_a_worker_answers_for_itself() {
 }
 
 #[test]
+fn what_a_control_plane_was_asked_while_it_stood_still_does_not_happen_later() {
+    let Some(server) = server(&[]) else { return };
+    let mut sessions = everywhere(&server);
+    acquainted(&mut sessions);
+    server.signal(Signal::SIGSTOP);
+    let [alice, _, root] = &mut sessions;
+    let terminate = format!("select pg_terminate_backend({})", alice.key.0);
+    assert_eq!(root.rows(&terminate), ["f"]);
+    assert_eq!(root.rows("select usename from pg_stat_activity"), ["root"]);
+    server.signal(Signal::SIGCONT);
+    acquainted(&mut sessions);
+    let [alice, ..] = &mut sessions;
+    assert_eq!(alice.rows("select 1 as a"), ["1"]);
+}
+
+#[test]
 fn a_worker_that_was_replaced_asks_and_is_asked() {
     let Some(server) = server(&[]) else { return };
     let mut sessions = everywhere(&server);

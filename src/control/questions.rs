@@ -4,7 +4,7 @@
 //! not look into what they ask, but for whose session is meant.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::backend_id::worker_of;
 use super::pool::{Pool, Worker};
+use crate::process::unix_micros;
 use crate::proto::inquiry::Matter;
 use crate::proto::{Answer, Findings, Inquiry, Question};
 
@@ -75,6 +76,11 @@ async fn answer(pool: &Pool, asking: u16, question: Question) -> Answer {
         return answer;
     };
     let within = Duration::from_millis(question.within_milliseconds.into());
+    // This process may have stood still meanwhile.
+    let age = unix_micros(SystemTime::now()).saturating_sub(question.asked_at);
+    let Some(within) = within.checked_sub(Duration::from_micros(age)) else {
+        return answer;
+    };
     let only = match &inquiry.matter {
         Some(Matter::Signal(signal)) => Some(worker_of(signal.backend_id).unwrap_or(asking)),
         _ => None,

@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::query_log::{QueryLog, Who};
 use super::questions::Questions;
 use super::registry::{Denied, Registry, Seen};
 use super::{stop_statement, terminate};
 use crate::engine::{Cell, CellType, Host, Signal, View};
+use crate::process::unix_micros;
 use crate::proto::inquiry::Matter;
 use crate::proto::{Asker, DatabaseActivity, Findings, SessionActivity, SignalRequest, Signalled};
 use crate::session::{Ended, Observer, Stop};
@@ -279,19 +280,14 @@ fn told(seen: Seen) -> SessionActivity {
     } = seen;
     SessionActivity {
         session: Some(about),
-        since: micros(since),
+        since: unix_micros(since),
         state: activity.state.to_owned(),
-        state_change: micros(activity.state_change),
+        state_change: unix_micros(activity.state_change),
         query: activity.query,
-        query_start: activity.query_start.map(micros),
-        transaction_start: activity.transaction_start.map(micros),
+        query_start: activity.query_start.map(unix_micros),
+        transaction_start: activity.transaction_start.map(unix_micros),
         application_name: activity.application_name,
     }
-}
-
-fn micros(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn session_row(activity: SessionActivity) -> Vec<Cell> {
@@ -340,6 +336,8 @@ fn database_row(database: DatabaseActivity) -> Vec<Cell> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::proto::LiveSession;
 

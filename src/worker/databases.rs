@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 pub(super) use change::Stopped;
@@ -34,6 +34,13 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// than the new share at the moment.
 const SHARED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Between two times that all shares are set: many databases that are opened at
+/// once need it once.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// So many databases at least may be opened at the same time.
+const OPENED_AT_ONCE: usize = 8;
+
 /// All open databases, by name.
 #[derive(Debug)]
 pub(super) struct Databases {
@@ -44,6 +51,10 @@ pub(super) struct Databases {
     reconsider: Notify,
     /// Wakes [`Databases::keep_shares`].
     divide: Notify,
+    /// Opening is work for a processor. If a hundred were opened at once, nobody
+    /// else would get one: not even who takes in sessions for databases that are
+    /// open. It may also take long (a WAL), hence more than there are processors.
+    opening: Semaphore,
 }
 
 #[derive(Debug)]
@@ -105,6 +116,7 @@ impl Databases {
             }),
             reconsider: Notify::new(),
             divide: Notify::new(),
+            opening: Semaphore::new(opened_at_once()),
         }
     }
 
@@ -186,6 +198,7 @@ impl Databases {
         loop {
             let changed = self.divide.notified();
             let shared = self.share_out().await;
+            tokio::time::sleep(BREATH).await;
             tokio::select! {
                 () = changed => {}
                 () = tokio::time::sleep(SHARED_WITHIN), if !shared => {}
@@ -323,6 +336,11 @@ impl Databases {
     }
 }
 
+fn opened_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    OPENED_AT_ONCE.max(2 * processors)
+}
+
 fn take_lease(name: &str, path: &Path, create: bool) -> Result<Lease, Unclaimed> {
     let missing = || {
         let message = format!("database \"{name}\" does not exist");
@@ -402,14 +420,18 @@ impl Claim {
             let message = format!("database \"{}\" is being closed after an error", self.name);
             return Err(SessionError::fatal("57P03", message));
         }
-        let path = database_path(&self.databases.data_dir, &self.name);
-        let options = self
-            .databases
-            .options(&self.name)
-            .map_err(|error| cannot_open(&self.name, format!("its temporary directory: {error}")))?;
+        let _turn = self.databases.opening.acquire().await;
+        let (databases, name) = (self.databases.clone(), self.name.clone());
         let lease = self.slot.lease.clone();
         let began = Instant::now();
-        let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            let options = databases
+                .options(&name)
+                .map_err(|error| format!("its temporary directory: {error}"))?;
+            let path = database_path(&databases.data_dir, &name);
+            Instance::open_leased(&path, lease, &options).map_err(|error| error.message)
+        })
+        .await;
         self.databases.divide.notify_one();
         match opened {
             Ok(Ok(instance)) => {
@@ -418,7 +440,7 @@ impl Claim {
                 tracing::info!(database = self.name, milliseconds, "opened");
                 Ok(instance)
             }
-            Ok(Err(error)) => Err(cannot_open(&self.name, error.message)),
+            Ok(Err(reason)) => Err(cannot_open(&self.name, reason)),
             Err(_) => Err(SessionError::fatal(
                 "XX000",
                 format!("opening database \"{}\" failed", self.name),

@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::process::unix_micros;
 use crate::proto::inquiry::Matter;
 use crate::proto::{Answer, Findings, Inquiry, Question};
 
@@ -22,20 +23,20 @@ pub(super) struct Questions(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// To the control plane that listens, or has listened last.
-    outlet: Option<mpsc::UnboundedSender<Question>>,
+    /// To the control planes that listen. While one takes over from another there
+    /// are two of them; the newer comes last.
+    outlets: Vec<mpsc::UnboundedSender<Question>>,
     last: u64,
     waiting: HashMap<u64, oneshot::Sender<Vec<Findings>>>,
 }
 
 impl Questions {
-    /// A control plane listens from now on; the one before it does not any more.
+    /// A control plane listens from now on, until it drops this.
     pub(super) fn open(&self) -> mpsc::UnboundedReceiver<Question> {
         let (outlet, questions) = mpsc::unbounded_channel();
         let mut state = self.lock();
-        state.outlet = Some(outlet);
-        // Nobody answers these.
-        state.waiting.clear();
+        state.outlets.retain(|outlet| !outlet.is_closed());
+        state.outlets.push(outlet);
         questions
     }
 
@@ -49,27 +50,31 @@ impl Questions {
     /// What the other workers find that answer `within` this time; nothing if there
     /// is no control plane.
     pub(super) async fn ask(&self, matter: Matter, within: Duration) -> Vec<Findings> {
-        let (answer, waiting) = oneshot::channel();
-        let id = {
+        let (answer, mut waiting) = oneshot::channel();
+        let (id, outlet) = {
             let mut state = self.lock();
+            let Some(outlet) = state.outlets.iter().rfind(|outlet| !outlet.is_closed()).cloned() else {
+                return Vec::new();
+            };
             state.last += 1;
             let id = state.last;
-            let question = Question {
-                id,
-                inquiry: Some(Inquiry { matter: Some(matter) }),
-                within_milliseconds: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
-            };
-            let sent = state.outlet.as_ref().map(|outlet| outlet.send(question));
-            if !matches!(sent, Some(Ok(()))) {
-                return Vec::new();
-            }
             state.waiting.insert(id, answer);
-            id
+            (id, outlet)
         };
-        match tokio::time::timeout(within + ON_THE_WAY, waiting).await {
-            Ok(answer) => answer.unwrap_or_default(),
-            Err(_) => {
-                self.lock().waiting.remove(&id);
+        let question = Question {
+            id,
+            inquiry: Some(Inquiry { matter: Some(matter) }),
+            within_milliseconds: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+            asked_at: unix_micros(SystemTime::now()),
+        };
+        let _asked = Asked { questions: self, id };
+        // If nobody takes it, the outlet is closed.
+        let _ = outlet.send(question);
+        tokio::select! {
+            biased;
+            answer = &mut waiting => answer.unwrap_or_default(),
+            () = outlet.closed() => Vec::new(),
+            () = tokio::time::sleep(within + ON_THE_WAY) => {
                 tracing::warn!("the control plane does not pass on what this worker asks the others");
                 Vec::new()
             }
@@ -78,6 +83,18 @@ impl Questions {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that somebody waits for.
+struct Asked<'a> {
+    questions: &'a Questions,
+    id: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.questions.lock().waiting.remove(&self.id);
     }
 }
 
@@ -133,15 +150,25 @@ mod tests {
     #[tokio::test]
     async fn a_control_plane_that_says_nothing_is_not_waited_for_and_one_that_goes_neither() {
         let questions = Questions::default();
-        let _silent = questions.open();
+        let silent = questions.open();
         assert!(questions.ask(matter(), WITHIN).await.is_empty());
-        let replaced = async {
+        let goes = async {
             tokio::task::yield_now().await;
-            drop(questions.open());
+            drop(silent);
         };
-        let hour = Duration::from_secs(3600);
-        let (findings, ()) = tokio::join!(questions.ask(matter(), hour), replaced);
+        let (findings, ()) = tokio::join!(questions.ask(matter(), Duration::from_secs(3600)), goes);
         assert!(findings.is_empty());
         assert!(questions.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_newest_control_plane_is_asked_and_the_one_before_it_when_that_is_gone() {
+        let questions = Questions::default();
+        let (mut old, mut new) = (questions.open(), questions.open());
+        assert!(questions.ask(matter(), WITHIN).await.is_empty());
+        assert!(new.try_recv().is_ok() && old.try_recv().is_err());
+        drop(new);
+        assert!(questions.ask(matter(), WITHIN).await.is_empty());
+        assert!(old.try_recv().is_ok());
     }
 }
