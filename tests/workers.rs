@@ -16,6 +16,7 @@ use crate::support::message::*;
 use crate::support::programs::status;
 use crate::support::server::limit_files;
 use crate::support::session::V3_0;
+use crate::support::tracer::{Frozen, thread_of};
 use crate::support::transport::Road;
 use crate::support::{Answer, Server, Session, Transport, eventually};
 
@@ -382,6 +383,36 @@ fn a_worker_that_hangs_is_replaced() {
     assert_eq!(again.rows("select 1 as a"), ["1"]);
     assert!(!is_running(process));
     assert_eq!(other.rows("select 1 as a"), ["1"]);
+}
+
+#[test]
+fn a_worker_whose_duckdb_does_not_answer_is_replaced() {
+    let Some(server) = server(2, &["--hang-timeout", "2s"]) else {
+        return;
+    };
+    let mut session = Session::of(&server, "u0", Transport::Tls13);
+    session.execute("create table w_hung as select 42 as i");
+    let mut other = Session::of(&server, "u1", Transport::Tcp);
+    let process = server.worker_process(session.worker());
+    let probe = thread_of(process, "probe").unwrap();
+    // DuckDB seeds each new connection: this is in the middle of the question.
+    let frozen = match Frozen::at(probe, libc::SYS_getrandom) {
+        Ok(frozen) => frozen,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            println!("skipped: workers can be traced by root alone ({error})");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    // All else in the process goes on, until it is killed.
+    frozen.killed();
+    assert_eq!(session.last_words(), [] as [&str; 0]);
+    let mut again = Session::of(&server, "u0", Transport::Tcp);
+    assert_eq!(again.rows("select i from w_hung"), ["42"]);
+    assert_ne!(server.worker_process(again.worker()), process);
+    assert_eq!(other.rows("select 1 as a"), ["1"]);
+    let reason = "DuckDB does not answer in database \"u0\"";
+    assert!(server.log().contains(reason), "{}", server.log());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::{fmt, io};
 
-use super::error::{Failure, SessionError};
+use super::error::{Failure, SessionError, Severity};
 use super::run::explain;
 use super::transaction::State;
 use super::{Session, reply};
@@ -83,6 +83,11 @@ impl Session {
         let malformed = matches!(statement, DatabaseStatement::Malformed(_));
         if malformed || self.transaction.state() != State::Idle {
             return Err(not_in_a_block(statement).into());
+        }
+        if self.settings.read_only_by_default() {
+            let command = statement.command();
+            let message = format!("cannot execute {command} in a read-only transaction");
+            return Err(SessionError::new("25006", message).into());
         }
         match statement {
             DatabaseStatement::Create { name, options } => {
@@ -185,7 +190,11 @@ fn refusal(name: &str, error: DatabaseError) -> SessionError {
             let message = format!("the files of database \"{name}\" cannot be changed: {error}");
             SessionError::new(sqlstate_of(&error), message)
         }
-        DatabaseError::Engine(error) => error.into(),
+        // Whatever it is, it is about another database than the session's.
+        DatabaseError::Engine(error) => SessionError {
+            severity: Severity::Error,
+            ..error.into()
+        },
     }
 }
 
@@ -216,6 +225,18 @@ mod tests {
         assert_eq!(code(libc::EROFS), "42501");
         assert_eq!(code(libc::EMFILE), "53000");
         assert_eq!(code(libc::EIO), "58030");
+    }
+
+    #[test]
+    fn what_is_wrong_with_another_database_is_not_the_sessions_end() {
+        let error = engine::Error {
+            exception: "FATAL".into(),
+            subtype: None,
+            entry: None,
+            message: "no checkpoint".into(),
+            position: None,
+        };
+        assert_eq!(refusal("a", error.into()).severity, Severity::Error);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum Refusal {
 const COMMANDS: [(&[&str], &str); 10] = [
     (&["ATTACH"], "ATTACH"),
     (&["DETACH"], "DETACH"),
-    // The session's own; DuckDB would detach what is named here.
+    // The session's own; inside another statement they would be DuckDB's.
     (&["CREATE", "DATABASE"], "CREATE DATABASE"),
     (&["DROP", "DATABASE"], "DROP DATABASE"),
     (&["LOAD"], "LOAD"),

@@ -162,9 +162,13 @@ impl Databases {
         })
     }
 
-    /// The names of the databases whose lease is ours.
+    /// The names of the databases whose sessions should come here: those whose lease
+    /// is ours, but for what is just being made or removed.
     pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.lock().entries.keys().cloned().collect();
+        let state = self.lock();
+        let stays = |entry: &Entry| entry.claims > 0 || !entry.reserved;
+        let entries = state.entries.iter().filter(|(_, entry)| stays(entry));
+        let mut names: Vec<String> = entries.map(|(name, _)| name.clone()).collect();
         names.sort();
         names
     }

@@ -50,12 +50,11 @@ fn a_missing_database_is_skipped_with_a_notice_if_that_was_asked_for() {
 #[test]
 fn neither_runs_inside_a_transaction_block() {
     let mut session = Session::new();
-    for sql in ["create database wire_block", "drop database wire_block"] {
+    for command in ["CREATE DATABASE", "DROP DATABASE"] {
+        let sql = &format!("{command} wire_block");
         session.execute("begin");
         let error = session.error(sql);
         assert_eq!(error.sqlstate(), "25001");
-        let command = sql[..15].trim_end().to_uppercase();
-        let command = command.trim_end_matches(" W");
         assert_eq!(
             error.message(),
             format!("{command} cannot run inside a transaction block")
@@ -70,6 +69,20 @@ fn neither_runs_inside_a_transaction_block() {
             assert_eq!(session.error(&string).sqlstate(), "25001", "{string}");
             session.query("rollback");
         }
+    }
+}
+
+#[test]
+fn neither_runs_where_transactions_only_read() {
+    let mut session = Session::new();
+    session.execute("set default_transaction_read_only = on");
+    for command in ["CREATE DATABASE", "DROP DATABASE"] {
+        let error = session.error(&format!("{command} wire_read_only"));
+        assert_eq!(error.sqlstate(), "25006");
+        assert_eq!(
+            error.message(),
+            format!("cannot execute {command} in a read-only transaction")
+        );
     }
 }
 
