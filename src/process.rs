@@ -1,6 +1,6 @@
-//! What both binaries do first.
+//! What both binaries do first, and what processes know of each other.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::unistd::SysconfVar;
 use rustix::time::{ClockId, clock_gettime};
@@ -39,6 +39,13 @@ pub fn resident_bytes(process_id: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{process_id}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * page)
+}
+
+/// A time as processes tell it each other: microseconds since 1970; what was
+/// before is 0.
+pub fn unix_micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

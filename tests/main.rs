@@ -8,6 +8,8 @@
 //! sql/        types and values, compared with PostgreSQL's
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! memory      what results and idle readers cost
+//! across      what users see and stop in other workers
+//! databases   made and removed by SQL
 //! doors       who is let in: limits, proxies, logins, grants
 //! races       what raced or crashed in earlier designs, each by name
 //! resources   memory and disk, shared by the databases
@@ -29,7 +31,9 @@
     reason = "a test that unwraps fails with a line number, which is what it should do"
 )]
 
+mod across;
 mod clients;
+mod databases;
 mod doors;
 mod first_use;
 mod memory;

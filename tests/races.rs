@@ -61,6 +61,41 @@ fn five_hundred_clients_at_once_see_their_own_database_and_their_own_rows() {
     });
 }
 
+/// Opening a database is work for a processor, and who takes in sessions needs one
+/// too: senders gave up before their message was read, and came again.
+#[test]
+fn two_hundred_new_databases_at_once_hold_up_no_handoff() {
+    if is_postgres() {
+        return;
+    }
+    let users: String = (0..200).map(|i| format!("  m{i}: not-a-secret\n")).collect();
+    let server = Server::configured(
+        &format!("users:\n{users}"),
+        ("m0", "not-a-secret"),
+        &["--worker-count", "2"],
+    );
+    let start = Barrier::new(200);
+    thread::scope(|scope| {
+        for client in 0..200 {
+            let (server, start) = (&server, &start);
+            scope.spawn(move || {
+                let user = format!("m{client}");
+                start.wait();
+                let mut session = Session::of(server, &user, Transport::Tcp);
+                assert_eq!(session.rows("select current_database()"), [user]);
+            });
+        }
+    });
+    let log = server.log();
+    assert_eq!(log.matches(": opened database=").count(), 200, "{log}");
+    let again = ["not understood", "was refused", "cannot be reached"];
+    let retries: Vec<&str> = log
+        .lines()
+        .filter(|line| again.iter().any(|complaint| line.contains(complaint)))
+        .collect();
+    assert!(retries.is_empty(), "{retries:#?}");
+}
+
 /// A receiver that reads one peer after the other waits for the first for ever.
 #[test]
 fn silent_clients_and_silent_peers_of_a_worker_hold_up_nobody() {

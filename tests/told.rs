@@ -182,6 +182,7 @@ fn an_operator_can_follow_the_servers_life_in_its_log() {
     for event in events {
         assert!(log.contains(event), "{event}: {log}");
     }
+    assert_eq!(log.matches("closed all databases").count(), 1, "{log}");
 }
 
 #[test]

@@ -13,7 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::message::*;
+use crate::support::programs::status;
+use crate::support::server::limit_files;
 use crate::support::session::V3_0;
+use crate::support::tracer::{Frozen, thread_of};
 use crate::support::transport::Road;
 use crate::support::{Answer, Server, Session, Transport, eventually};
 
@@ -242,6 +245,98 @@ fn a_cancel_reaches_the_one_session_that_it_names() {
     }
 }
 
+/// Takes many seconds, and nothing of it is sent before its end.
+const LONG_SORT: &str = "select i from range(200000000) t(i) order by hash(i) offset 199999999";
+
+#[test]
+fn a_long_sort_is_cancelled_in_one_of_four_workers_and_in_no_other() {
+    let Some(server) = server(4, &["--memory-limit", "400MiB"]) else {
+        return;
+    };
+    let mut sorting: Vec<Session> = (0..4)
+        .map(|i| Session::of(&server, &user(i), Transport::ALL[i]))
+        .collect();
+    let workers: HashSet<u32> = sorting.iter().map(Session::worker).collect();
+    assert_eq!(workers, HashSet::from([1, 2, 3, 4]));
+    let processes: Vec<u32> = (1..=4).map(|id| server.worker_process(id)).collect();
+    let mut watchers: Vec<Session> = (0..4)
+        .map(|i| Session::of(&server, &user(i), Transport::Tcp))
+        .collect();
+    let mut is_sorting = |i: usize| {
+        let sorting = "select count(*) from pg_stat_activity where state = 'active' and query like '%order by%' \
+                       and pid <> pg_backend_pid()";
+        watchers[i].rows(sorting) == ["1"]
+    };
+    for (i, session) in sorting.iter_mut().enumerate() {
+        session.execute(&format!("create temp table w_sort as select {i} as i"));
+        session.send(&query(LONG_SORT));
+        eventually("it sorts", || is_sorting(i).then_some(()));
+    }
+    for cancelled in [2, 0, 3, 1] {
+        let session = &mut sorting[cancelled];
+        Session::cancel(&session.key, &server, Transport::Tls13);
+        assert_eq!(session.transcript(), ["Error 57014", "ReadyForQuery I"]);
+        assert_eq!(session.rows("select i from w_sort"), [cancelled.to_string()]);
+        if cancelled == 2 {
+            for other in [0, 1, 3] {
+                assert!(is_sorting(other), "{other} goes on");
+            }
+        }
+    }
+    let now: Vec<u32> = (1..=4).map(|id| server.worker_process(id)).collect();
+    assert_eq!(now, processes);
+}
+
+#[test]
+fn an_instance_that_duckdb_gives_up_is_used_by_nobody_any_more() {
+    let Some(server) = server(1, &[]) else { return };
+    let mut session = Session::of(&server, "u0", Transport::Tls13);
+    session.execute("create table w_kept as select i from range(1000) t(i)");
+    let mut idle = Session::of(&server, "u0", Transport::Tcp);
+    let mut in_transaction = Session::of(&server, "u0", Transport::Tls12);
+    in_transaction.execute("begin; select count(*) from w_kept");
+    let mut neighbour = Session::of(&server, "u1", Transport::Tcp);
+    let process = server.worker_process(session.worker());
+
+    // A checkpoint that fails halfway is what DuckDB does not go on after. Its blocks
+    // lie further back; the log has room.
+    limit_files(process, Some(20_000));
+    session.send(&query("force checkpoint"));
+    assert_eq!(session.last_words(), ["Error FATAL XX000"]);
+    for other in [&mut idle, &mut in_transaction] {
+        assert_eq!(other.last_words(), ["Error FATAL 57P01"]);
+    }
+    limit_files(process, None);
+
+    assert_eq!(neighbour.rows("select 1 as a"), ["1"]);
+    let mut again = Session::of(&server, "u0", Transport::Tcp);
+    assert_eq!(again.rows("select count(*) from w_kept"), ["1000"]);
+    again.execute("insert into w_kept values (1)");
+    again.execute("checkpoint");
+    assert_eq!(server.worker_process(again.worker()), process);
+    let log = server.log();
+    assert_eq!(log.matches("DuckDB gives up").count(), 1, "{log}");
+    assert_eq!(log.matches("opened database=\"u0\"").count(), 2, "{log}");
+}
+
+#[test]
+fn a_commit_that_cannot_be_written_is_no_conflict_and_not_the_end() {
+    let Some(server) = server(1, &[]) else { return };
+    let mut session = Session::of(&server, "u0", Transport::Tcp);
+    session.execute("create table w_written as select 1 as i");
+    let process = server.worker_process(1);
+    limit_files(process, Some(0));
+    // 40001 would have clients try again and again.
+    assert_eq!(
+        session.error("insert into w_written values (2)").sqlstate(),
+        "58030"
+    );
+    limit_files(process, None);
+    assert_eq!(session.rows("select i from w_written"), ["1"]);
+    session.execute("insert into w_written values (3)");
+    assert_eq!(session.rows("select sum(i)::int from w_written"), ["4"]);
+}
+
 #[test]
 fn an_idle_database_is_closed_and_another_can_open_its_file() {
     let arguments = ["--database-idle-timeout", "100ms", "--worker-queue-timeout", "1s"];
@@ -291,6 +386,36 @@ fn a_worker_that_hangs_is_replaced() {
 }
 
 #[test]
+fn a_worker_whose_duckdb_does_not_answer_is_replaced() {
+    let Some(server) = server(2, &["--hang-timeout", "2s"]) else {
+        return;
+    };
+    let mut session = Session::of(&server, "u0", Transport::Tls13);
+    session.execute("create table w_hung as select 42 as i");
+    let mut other = Session::of(&server, "u1", Transport::Tcp);
+    let process = server.worker_process(session.worker());
+    let probe = thread_of(process, "probe").unwrap();
+    // DuckDB seeds each new connection: this is in the middle of the question.
+    let frozen = match Frozen::at(probe, libc::SYS_getrandom) {
+        Ok(frozen) => frozen,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            println!("skipped: workers can be traced by root alone ({error})");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    // All else in the process goes on, until it is killed.
+    frozen.killed();
+    assert_eq!(session.last_words(), [] as [&str; 0]);
+    let mut again = Session::of(&server, "u0", Transport::Tcp);
+    assert_eq!(again.rows("select i from w_hung"), ["42"]);
+    assert_ne!(server.worker_process(again.worker()), process);
+    assert_eq!(other.rows("select 1 as a"), ["1"]);
+    let reason = "DuckDB does not answer in database \"u0\"";
+    assert!(server.log().contains(reason), "{}", server.log());
+}
+
+#[test]
 fn a_worker_that_nobody_comes_back_for_leaves_with_its_last_session() {
     let Some(mut server) = server(2, &["--orphan-timeout", "1s"]) else {
         return;
@@ -327,6 +452,18 @@ fn a_worker_that_is_not_configured_any_more_serves_its_sessions_to_their_end() {
     let server = server.start_again_with(&arguments);
     assert_eq!(sessions[1].rows("select 1 as a"), ["1"]);
     assert_eq!(Session::of(&server, "u5", Transport::Tcp).worker(), 1);
+    let states: Vec<_> = status(&server)["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| {
+            (
+                worker["id"].as_u64().unwrap(),
+                worker["state"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(states, [(1, "ready".to_owned()), (2, "retiring".to_owned())]);
     sessions.truncate(1);
     eventually("it leaves", || (!is_running(retiring)).then_some(()));
     assert_eq!(sessions[0].rows("select 1 as a"), ["1"]);

@@ -111,6 +111,11 @@ impl Ledger {
         }
     }
 
+    /// Is this worker not configured any more, and kept for its sessions only?
+    pub fn is_retiring(&self, worker: u16) -> bool {
+        self.lock().table.is_retiring(worker)
+    }
+
     /// How many sessions there are, those on their way included.
     pub fn sessions(&self) -> usize {
         self.lock().sessions.len()

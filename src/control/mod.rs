@@ -39,6 +39,7 @@ pub mod placement;
 pub mod pool;
 pub mod process;
 pub mod proxy;
+mod questions;
 pub mod scram;
 pub mod scrape;
 pub mod service;

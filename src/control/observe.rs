@@ -84,10 +84,12 @@ pub struct SeenWorker {
     pub report: Option<Report>,
     /// What it has counted; none if it did not answer in time.
     pub counted: Option<MetricsReply>,
+    /// It is not configured any more, and kept for its sessions only.
+    pub retiring: bool,
 }
 
 impl SeenWorker {
-    async fn look(worker: Arc<Worker>) -> Self {
+    async fn look(worker: Arc<Worker>, retiring: bool) -> Self {
         let mut rpc = worker.rpc();
         let counted = match tokio::time::timeout(ANSWER_WITHIN, rpc.metrics(MetricsRequest {})).await {
             Ok(Ok(reply)) => Some(reply.into_inner()),
@@ -97,6 +99,7 @@ impl SeenWorker {
             report: worker.report(),
             worker,
             counted,
+            retiring,
         }
     }
 
@@ -107,6 +110,7 @@ impl SeenWorker {
             (Some(report), _) if !report.hung.is_empty() => "hung",
             (Some(_), None) => "not answering",
             (Some(report), _) if report.draining => "draining",
+            _ if self.retiring => "retiring",
             _ => "ready",
         }
     }
@@ -173,7 +177,8 @@ impl Observer {
     pub async fn workers(&self) -> Vec<SeenWorker> {
         let mut looks = JoinSet::new();
         for worker in self.pool.workers() {
-            looks.spawn(SeenWorker::look(worker));
+            let retiring = self.pool.ledger().is_retiring(worker.id);
+            looks.spawn(SeenWorker::look(worker, retiring));
         }
         let mut seen = looks.join_all().await;
         seen.sort_by_key(|seen| seen.worker.id);

@@ -122,6 +122,11 @@ impl Table {
         }
     }
 
+    /// Does this worker keep what it has and get nothing new?
+    pub fn is_retiring(&self, worker: u16) -> bool {
+        self.workers.get(&worker).is_some_and(|seen| seen.retiring)
+    }
+
     /// Takes in what a worker reports; true if that may change a decision.
     pub fn reported(&mut self, worker: u16, open: &[String], ready: bool, now: Instant) -> bool {
         let Some(seen) = self.workers.get_mut(&worker) else {

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::backend_id::MAX_WORKER;
 use super::pool::{Pool, Worker};
 use super::process::Name;
+use super::questions;
 use super::sockets::{HANDOFF, RPC};
 use crate::proto::ConfigureRequest;
 
@@ -101,6 +102,7 @@ impl Units {
             self.pool.ledger().clone(),
             self.orders.subscribe(),
         ));
+        questions::pass_on(&self.pool, id);
     }
 
     fn dismiss(&mut self, worker: &Worker) {

@@ -16,6 +16,7 @@ use super::ledger::{Ledger, SessionEvent};
 use super::placement::Patience;
 use super::pool::{Pool, Queue, Worker};
 use super::process::{Process, read_note};
+use super::questions;
 use super::sockets::WorkerSockets;
 use super::supervise::{Program, Supervisor, find_program};
 use super::units::Units;
@@ -124,8 +125,12 @@ impl Workers {
         while let Some(started) = starting.join_next().await {
             supervisors.push(started.map_err(std::io::Error::other)??);
         }
+        let pool = Pool::new(workers, ledger, queue(settings), stopping);
+        for worker in pool.workers() {
+            questions::pass_on(&pool, worker.id);
+        }
         Ok(Self {
-            pool: Pool::new(workers, ledger, queue(settings), stopping),
+            pool,
             supervisors,
             orders,
         })

@@ -224,9 +224,9 @@ impl Instance {
         self.dead.load(Ordering::Acquire)
     }
 
-    /// Notes that the instance can no longer be used.
-    pub fn mark_dead(&self) {
-        self.dead.store(true, Ordering::Release);
+    /// Notes that the instance can no longer be used; true if that is news.
+    pub fn mark_dead(&self) -> bool {
+        !self.dead.swap(true, Ordering::AcqRel)
     }
 }
 

@@ -5,10 +5,14 @@
 //! and SQL can open and close files (`read_blob`). An open file description lock
 //! (fcntl(2), F_OFD_SETLK) on a file that nobody else opens has no such hole. It
 //! is held as long as the value lives, and dies with the process.
+//!
+//! The file is removed together with its database. Who waits with the old file in
+//! hand would then hold a lock that nobody else sees, so a lock counts only if the
+//! path still names the file that is locked.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -17,7 +21,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 /// The right to open one database file.
 #[derive(Debug)]
 pub struct Lease {
-    _file: File,
+    path: PathBuf,
+    file: File,
 }
 
 /// Why a lease was not given.
@@ -37,26 +42,58 @@ impl Lease {
         let mut path = database.as_os_str().to_owned();
         path.push(".lease");
         let path = PathBuf::from(path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| LeaseError::Io(path.clone(), error))?;
-        let whole_file = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file)) {
-            Ok(_) => Ok(Lease { _file: file }),
-            Err(Errno::EAGAIN | Errno::EACCES) => Err(LeaseError::Held(path)),
-            Err(error) => Err(LeaseError::Io(path, error.into())),
+        loop {
+            let file = open(&path).map_err(|error| LeaseError::Io(path.clone(), error))?;
+            match lock(&file) {
+                Ok(()) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => return Err(LeaseError::Held(path)),
+                Err(error) => return Err(LeaseError::Io(path, error.into())),
+            }
+            // Otherwise it was removed between the two.
+            if names(&path, &file).map_err(|error| LeaseError::Io(path.clone(), error))? {
+                return Ok(Lease { path, file });
+            }
         }
+    }
+
+    /// Removes the lease's file, when there is no database any more that it would
+    /// be for. From then on it keeps nobody out: who comes next makes a new one.
+    pub fn unlink(&self) -> io::Result<()> {
+        match names(&self.path, &self.file)? {
+            true => std::fs::remove_file(&self.path),
+            false => Ok(()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+fn lock(file: &File) -> Result<(), Errno> {
+    let whole_file = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file)).map(drop)
+}
+
+/// Is this the file at `path`?
+fn names(path: &Path, file: &File) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -72,5 +109,44 @@ mod tests {
         assert!(matches!(Lease::take(&database), Err(LeaseError::Held(_))));
         drop(first);
         Lease::take(&database).unwrap();
+    }
+
+    #[test]
+    fn a_lease_whose_file_is_removed_is_given_again_with_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("x.duckdb");
+        let first = Lease::take(&database).unwrap();
+        first.unlink().unwrap();
+        let second = Lease::take(&database).unwrap();
+        drop(first);
+        assert!(matches!(Lease::take(&database), Err(LeaseError::Held(_))));
+        drop(second);
+    }
+
+    /// Threads take the lease, look whether they are alone, and remove its file:
+    /// those who opened it before must not take theirs for the lease.
+    #[test]
+    fn a_removed_lease_is_never_held_beside_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("x.duckdb");
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut taken = 0;
+                    while taken < 500 {
+                        let Ok(lease) = Lease::take(&database) else {
+                            std::thread::yield_now();
+                            continue;
+                        };
+                        assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        taken += 1;
+                        (0..20).for_each(|_| std::thread::yield_now());
+                        holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        lease.unlink().unwrap();
+                    }
+                });
+            }
+        });
     }
 }

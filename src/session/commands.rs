@@ -156,6 +156,7 @@ impl Session {
                     "CLOSE CURSOR ALL"
                 }
             }
+            S::Database(statement) => self.database_command(statement)?,
             S::Move => return Err(SessionError::new("0A000", "MOVE is not supported").into()),
             S::Notification { command } => {
                 return Err(SessionError::new("0A000", format!("{command} is not supported")).into());

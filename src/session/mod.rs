@@ -14,6 +14,7 @@ mod commands;
 mod copy;
 mod counters;
 mod cursors;
+mod databases;
 mod deadline;
 mod duration;
 mod error;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 
 pub use activity::{Activity, Ended, Observer};
 pub use counters::Counters;
+pub use databases::{DatabaseError, Keeper};
 pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
 pub use handle::{Handle, Stop};
@@ -73,6 +75,8 @@ pub struct Policy {
     pub deadlines: Arc<Deadlines>,
     /// Counts what sessions do.
     pub counters: Arc<Counters>,
+    /// Makes and removes databases, if anybody does.
+    pub keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Policy {
@@ -109,6 +113,7 @@ pub struct Session {
     policy: Arc<Policy>,
     observer: Arc<dyn Observer>,
     protocol_minor: u32,
+    owner: Owner,
     settings: Settings,
     transaction: Transaction,
     statements: HashMap<String, Arc<Statement>>,
@@ -120,6 +125,13 @@ pub struct Session {
     transaction_told: bool,
     /// After an error in the extended protocol, messages are passed over.
     skip_until_sync: bool,
+}
+
+/// Whose session it is.
+struct Owner {
+    user: String,
+    database: String,
+    admin: bool,
 }
 
 /// Why [`Session::run`] came back.
@@ -147,6 +159,8 @@ impl Session {
             cancel_key,
             protocol_minor,
             user,
+            database,
+            admin,
             settings,
             unread_input,
             tls,
@@ -169,6 +183,11 @@ impl Session {
             policy,
             observer,
             protocol_minor,
+            owner: Owner {
+                user,
+                database,
+                admin,
+            },
             transaction: Transaction::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
@@ -393,8 +412,9 @@ impl Session {
     fn report(&mut self, error: SessionError) -> Result<(), Gone> {
         self.policy.counters.failed();
         if error.severity == Severity::Fatal {
-            if error.sqlstate == "XX000" {
-                self.connection.instance().mark_dead();
+            if error.sqlstate == "XX000" && self.connection.instance().mark_dead() {
+                let (database, reason) = (&self.owner.database, &error.message);
+                tracing::error!(%database, %reason, "DuckDB gives up: sessions end, the file is opened anew");
             }
             return Err(self.end(error));
         }

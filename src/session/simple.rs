@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::activity::rows_of;
+use super::databases::not_in_a_block;
 use super::error::{Failure, SessionError};
 use super::run::Ran;
 use super::statement::{Action, Statement};
 use super::transaction::State;
 use super::{Session, reply};
-use crate::{engine, sql};
+use crate::engine;
+use crate::sql::{self, SessionStatement};
 
 impl Session {
     pub(super) fn simple_query(&mut self, query: &str) -> Result<(), Failure> {
@@ -73,6 +75,10 @@ impl Session {
     fn run_simple(&mut self, statement: &Arc<Statement>, several: bool) -> Result<String, Failure> {
         match &statement.action {
             Action::Empty => Ok(String::new()),
+            Action::Session(SessionStatement::Database(statement)) if several => {
+                self.refuse_if_failed()?;
+                Err(not_in_a_block(statement).into())
+            }
             Action::Session(command) => self.run_command(command, &[], true),
             action => {
                 self.refuse_if_failed()?;

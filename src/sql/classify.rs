@@ -5,6 +5,7 @@
 //! state and settings, which DuckDB does not have. Anything that does not fit
 //! one of the forms below goes to DuckDB, whose parser then explains the error.
 
+use super::database::{self, DatabaseStatement};
 use super::identifier;
 use super::lexer::{Kind, Token, tokens};
 
@@ -94,6 +95,8 @@ pub enum SessionStatement {
     Close(Option<String>),
     /// MOVE: a FETCH that shows nothing.
     Move,
+    /// CREATE DATABASE and DROP DATABASE.
+    Database(DatabaseStatement),
     /// LISTEN, NOTIFY and UNLISTEN.
     Notification {
         /// The command's name.
@@ -139,14 +142,14 @@ pub fn classify(sql: &str) -> Option<SessionStatement> {
 }
 
 /// A cursor over the tokens of one statement.
-struct Words<'a> {
+pub(super) struct Words<'a> {
     sql: &'a str,
     tokens: Vec<Token>,
     at: usize,
 }
 
 impl<'a> Words<'a> {
-    fn take(&mut self, word: &str) -> bool {
+    pub(super) fn take(&mut self, word: &str) -> bool {
         let found = self
             .tokens
             .get(self.at)
@@ -155,21 +158,21 @@ impl<'a> Words<'a> {
         found
     }
 
-    fn take_any(&mut self, words: &[&str]) -> bool {
+    pub(super) fn take_any(&mut self, words: &[&str]) -> bool {
         words.iter().any(|word| self.take(word))
     }
 
-    fn next(&mut self) -> Option<Token> {
+    pub(super) fn next(&mut self) -> Option<Token> {
         let token = self.tokens.get(self.at).copied();
         self.at += usize::from(token.is_some());
         token
     }
 
-    fn at_end(&self) -> bool {
+    pub(super) fn at_end(&self) -> bool {
         self.at == self.tokens.len()
     }
 
-    fn name(&mut self) -> Option<String> {
+    pub(super) fn name(&mut self) -> Option<String> {
         let token = self.next().filter(Token::is_name)?;
         Some(identifier(token.text(self.sql)))
     }
@@ -247,6 +250,8 @@ impl<'a> Words<'a> {
                 let name = self.name()?;
                 self.end(S::Close(Some(name)))
             }
+            "CREATE" if self.take("DATABASE") => Some(S::Database(database::create(&mut self))),
+            "DROP" if self.take("DATABASE") => Some(S::Database(database::drop(&mut self))),
             "LISTEN" => Some(S::Notification { command: "LISTEN" }),
             "UNLISTEN" => Some(S::Notification { command: "UNLISTEN" }),
             "NOTIFY" => Some(S::Notification { command: "NOTIFY" }),
@@ -352,7 +357,7 @@ impl<'a> Words<'a> {
         Some(name)
     }
 
-    fn value(&mut self) -> Option<String> {
+    pub(super) fn value(&mut self) -> Option<String> {
         let sign = if self.take("-") { "-" } else { "" };
         self.take("+");
         let token = self.next()?;

@@ -8,6 +8,7 @@
 
 mod classify;
 pub mod copy;
+pub mod database;
 mod file_access;
 pub mod lexer;
 pub mod policy;

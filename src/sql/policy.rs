@@ -25,9 +25,12 @@ pub enum Refusal {
 
 /// Commands by their first words. The reason is the same for all of them: they
 /// change what the process has open, for everyone who uses the database.
-const COMMANDS: [(&[&str], &str); 8] = [
+const COMMANDS: [(&[&str], &str); 10] = [
     (&["ATTACH"], "ATTACH"),
     (&["DETACH"], "DETACH"),
+    // The session's own; inside another statement they would be DuckDB's.
+    (&["CREATE", "DATABASE"], "CREATE DATABASE"),
+    (&["DROP", "DATABASE"], "DROP DATABASE"),
     (&["LOAD"], "LOAD"),
     (&["INSTALL"], "INSTALL"),
     (&["FORCE", "INSTALL"], "INSTALL"),
@@ -236,6 +239,8 @@ mod tests {
             "attach 'x.db'",
             "/* hi */ DETACH other",
             "load httpfs",
+            "explain drop database other",
+            "prepare p as create database other",
             "force install httpfs",
             "export database '/srv/exchange/x'",
             "copy from database a to b",

@@ -1,26 +1,31 @@
-//! What SQL can find out about the sessions of this worker: pg_stat_activity,
-//! pg_stat_database, pg_cancel_backend and pg_terminate_backend.
+//! What SQL can find out about sessions: pg_stat_activity, pg_stat_database,
+//! pg_cancel_backend and pg_terminate_backend.
 //!
 //! A user sees and stops sessions of the same user, an administrator all of
-//! them. Sessions of other workers are not among them. The columns are those of
+//! them. Those of other workers are asked for when somebody looks (`questions`);
+//! a worker that does not answer is left out. The columns are those of
 //! PostgreSQL 15, so that tools find what they ask for; what does not exist
 //! here is NULL. Source: PostgreSQL manual, sections 28.2.3, 28.2.17 and 9.27.2.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::query_log::{QueryLog, Who};
-use super::registry::{Registry, Seen};
-use super::stop_statement;
+use super::questions::Questions;
+use super::registry::{Denied, Registry, Seen};
+use super::{stop_statement, terminate};
 use crate::engine::{Cell, CellType, Host, Signal, View};
-use crate::session::{Ended, Handle, Observer, Stop};
+use crate::process::unix_micros;
+use crate::proto::inquiry::Matter;
+use crate::proto::{Asker, DatabaseActivity, Findings, SessionActivity, SignalRequest, Signalled};
+use crate::session::{Ended, Observer, Stop};
 
 use CellType::{BigInt, Integer, Text, Time};
 
-/// How often it is looked whether a session that is to end is gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the other workers may take to answer a statement.
+const OTHERS_WITHIN: Duration = Duration::from_secs(1);
 
 static VIEWS: [View; 2] = [
     View {
@@ -85,6 +90,23 @@ struct Counters {
 }
 
 impl Transactions {
+    /// How many of a database were committed and rolled back.
+    fn ended(&self, database: &str) -> (u64, u64) {
+        let databases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.get(database).map_or((0, 0), |counters| {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            (count(&counters.committed), count(&counters.rolled_back))
+        })
+    }
+
+    /// There is no such database any more.
+    pub(super) fn forget(&self, database: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(database);
+    }
+
     fn of(&self, database: &str) -> Arc<Counters> {
         let mut databases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match databases.get(database) {
@@ -128,36 +150,70 @@ impl Observer for Witness {
     }
 }
 
-/// Answers SQL's questions about this worker.
+/// Answers SQL's questions, and those of other workers about this one.
 #[derive(Debug)]
 pub(super) struct Answers {
     registry: Arc<Registry>,
     transactions: Arc<Transactions>,
+    questions: Arc<Questions>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Answers {
     /// To be made inside the runtime.
-    pub(super) fn new(registry: Arc<Registry>, transactions: Arc<Transactions>) -> Answers {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        transactions: Arc<Transactions>,
+        questions: Arc<Questions>,
+    ) -> Answers {
         Answers {
             registry,
             transactions,
+            questions,
             runtime: tokio::runtime::Handle::current(),
         }
     }
 
-    fn database(&self, name: String, sessions: usize) -> Vec<Cell> {
-        let counters = self.transactions.of(&name);
-        let count = |counter: &AtomicU64| Cell::Number(counter.load(Ordering::Relaxed).cast_signed());
-        let mut row = vec![
-            Cell::Null,
-            Cell::Text(name),
-            Cell::Number(sessions as i64),
-            count(&counters.committed),
-            count(&counters.rolled_back),
-        ];
-        row.resize(VIEWS[1].columns.len(), Cell::Null);
-        row
+    /// The sessions of this worker that `asker` may see.
+    pub(super) fn sessions(&self, asker: &Asker) -> Vec<SessionActivity> {
+        self.registry.seen_by(asker).into_iter().map(told).collect()
+    }
+
+    /// What this worker knows of the databases that `asker` may see.
+    pub(super) fn databases(&self, asker: &Asker) -> Vec<DatabaseActivity> {
+        let databases = self.registry.databases_seen_by(asker);
+        let told = |(name, sessions): (String, u32)| {
+            let (committed, rolled_back) = self.transactions.ended(&name);
+            DatabaseActivity {
+                name,
+                sessions,
+                committed,
+                rolled_back,
+            }
+        };
+        databases.into_iter().map(told).collect()
+    }
+
+    /// Stops the session `target` for `asker` if it is one of this worker.
+    pub(super) fn stop(&self, signal: Signal, target: i32, asker: &Asker) -> Signalled {
+        let handle = match self.registry.reachable(target, asker) {
+            Ok(Some(handle)) => handle,
+            Ok(None) => return Signalled::NoSuchSession,
+            Err(Denied) => return Signalled::Denied,
+        };
+        let _runtime = self.runtime.enter();
+        match signal {
+            Signal::Cancel => drop(tokio::spawn(async move {
+                stop_statement(&handle, Stop::Cancel).await
+            })),
+            Signal::Terminate => terminate(&self.registry, handle),
+        }
+        Signalled::Done
+    }
+
+    /// Blocks: called on threads of sessions and of the engine.
+    fn ask(&self, matter: Matter) -> Vec<Findings> {
+        self.runtime.block_on(self.questions.ask(matter, OTHERS_WITHIN))
     }
 }
 
@@ -167,58 +223,77 @@ impl Host for Answers {
     }
 
     fn rows(&self, view: &'static View, asking: i32) -> Vec<Vec<Cell>> {
+        let Some(asker) = self.registry.asker(asking) else {
+            return Vec::new();
+        };
         match view.name {
-            "pg_stat_activity" => self.registry.seen_by(asking).into_iter().map(session).collect(),
+            "pg_stat_activity" => {
+                let mut sessions = self.sessions(&asker);
+                for findings in self.ask(Matter::Sessions(asker)) {
+                    sessions.extend(findings.sessions);
+                }
+                sessions.into_iter().map(session_row).collect()
+            }
             _ => {
-                let databases = self.registry.databases_seen_by(asking);
-                databases
-                    .into_iter()
-                    .map(|(name, sessions)| self.database(name, sessions))
-                    .collect()
+                let mut databases = BTreeMap::<String, DatabaseActivity>::new();
+                let here = self.databases(&asker);
+                let there = self.ask(Matter::Databases(asker));
+                for found in there.into_iter().flat_map(|there| there.databases).chain(here) {
+                    let sum = databases.entry(found.name.clone()).or_default();
+                    sum.sessions += found.sessions;
+                    sum.committed += found.committed;
+                    sum.rolled_back += found.rolled_back;
+                    sum.name = found.name;
+                }
+                databases.into_values().map(database_row).collect()
             }
         }
     }
 
     fn signal(&self, signal: Signal, target: i32, asking: i32) -> Result<bool, String> {
-        let Some(handle) = self.registry.reachable(target, asking)? else {
+        let Some(asker) = self.registry.asker(asking) else {
             return Ok(false);
         };
-        let registry = self.registry.clone();
-        match signal {
-            Signal::Cancel => {
-                self.runtime
-                    .spawn(async move { stop_statement(&handle, Stop::Cancel).await });
-            }
-            Signal::Terminate => {
-                registry.end(target);
-                self.runtime
-                    .spawn(async move { see_out(&registry, target, &handle).await });
-            }
+        let mut done = self.stop(signal, target, &asker);
+        if done == Signalled::NoSuchSession {
+            let request = SignalRequest {
+                asker: Some(asker),
+                backend_id: target,
+                terminate: signal == Signal::Terminate,
+            };
+            let there = self.ask(Matter::Signal(request));
+            done = there.first().map_or(done, Findings::signalled);
         }
-        Ok(true)
+        match done {
+            Signalled::Done => Ok(true),
+            Signalled::NoSuchSession => Ok(false),
+            Signalled::Denied => Err("permission denied to stop a session of another user".to_owned()),
+        }
     }
 }
 
-/// Stops what a session runs until it is gone: a statement may be about to begin
-/// that an end at the next message would come too late for.
-async fn see_out(registry: &Registry, backend_id: i32, handle: &Arc<Handle>) {
-    let is_here = || {
-        let current = registry.get(backend_id);
-        current.is_some_and(|current| Arc::ptr_eq(&current, handle))
-    };
-    while is_here() {
-        stop_statement(handle, Stop::Shutdown).await;
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-fn session(seen: Seen) -> Vec<Cell> {
+fn told(seen: Seen) -> SessionActivity {
     let Seen {
         about,
         since,
         activity,
     } = seen;
-    let time = |time: Option<SystemTime>| time.map_or(Cell::Null, Cell::Time);
+    SessionActivity {
+        session: Some(about),
+        since: unix_micros(since),
+        state: activity.state.to_owned(),
+        state_change: unix_micros(activity.state_change),
+        query: activity.query,
+        query_start: activity.query_start.map(unix_micros),
+        transaction_start: activity.transaction_start.map(unix_micros),
+        application_name: activity.application_name,
+    }
+}
+
+fn session_row(activity: SessionActivity) -> Vec<Cell> {
+    let about = activity.session.unwrap_or_default();
+    let time = |micros: u64| Cell::Time(UNIX_EPOCH + Duration::from_micros(micros));
+    let some_time = |micros: Option<u64>| micros.map_or(Cell::Null, time);
     // On a Unix socket there is neither address nor port; PostgreSQL says so.
     let address = about.address.parse::<std::net::SocketAddr>().ok();
     vec![
@@ -232,13 +307,13 @@ fn session(seen: Seen) -> Vec<Cell> {
         address.map_or(Cell::Null, |address| Cell::Text(address.ip().to_string())),
         Cell::Null,
         Cell::Number(address.map_or(-1, |address| address.port().into())),
-        Cell::Time(since),
-        time(activity.transaction_start),
-        time(activity.query_start),
-        Cell::Time(activity.state_change),
+        time(activity.since),
+        some_time(activity.transaction_start),
+        some_time(activity.query_start),
+        time(activity.state_change),
         Cell::Null,
         Cell::Null,
-        Cell::Text(activity.state.to_owned()),
+        Cell::Text(activity.state),
         Cell::Null,
         Cell::Null,
         Cell::Null,
@@ -247,8 +322,22 @@ fn session(seen: Seen) -> Vec<Cell> {
     ]
 }
 
+fn database_row(database: DatabaseActivity) -> Vec<Cell> {
+    let mut row = vec![
+        Cell::Null,
+        Cell::Text(database.name),
+        Cell::Number(database.sessions.into()),
+        Cell::Number(database.committed.cast_signed()),
+        Cell::Number(database.rolled_back.cast_signed()),
+    ];
+    row.resize(VIEWS[1].columns.len(), Cell::Null);
+    row
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::proto::LiveSession;
 
@@ -262,7 +351,7 @@ mod tests {
             since: SystemTime::now(),
             activity: crate::session::Activity::default(),
         };
-        let row = session(seen("[2001:db8::1]:5"));
+        let row = session_row(told(seen("[2001:db8::1]:5")));
         assert_eq!(row.len(), VIEWS[0].columns.len());
         let cell = |row: &[Cell], name| {
             let at = VIEWS[0].columns.iter().position(|(column, _)| *column == name);
@@ -271,7 +360,7 @@ mod tests {
         assert_eq!(cell(&row, "client_addr"), Cell::Text("2001:db8::1".into()));
         assert_eq!(cell(&row, "client_port"), Cell::Number(5));
         assert_eq!(cell(&row, "state"), Cell::Text("idle".into()));
-        let row = session(seen("local"));
+        let row = session_row(told(seen("local")));
         assert_eq!(
             (cell(&row, "client_addr"), cell(&row, "client_port")),
             (Cell::Null, Cell::Number(-1))

@@ -9,13 +9,17 @@
 //! The worker's memory is shared by what is open, in equal parts that change
 //! whenever a database is opened or closed.
 
+mod change;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
+
+pub(super) use change::Stopped;
 
 use super::database_path;
 use super::registry::Registry;
@@ -30,6 +34,13 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// than the new share at the moment.
 const SHARED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Between two times that all shares are set: many databases that are opened at
+/// once need it once.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// So many databases at least may be opened at the same time.
+const OPENED_AT_ONCE: usize = 8;
+
 /// All open databases, by name.
 #[derive(Debug)]
 pub(super) struct Databases {
@@ -40,6 +51,10 @@ pub(super) struct Databases {
     reconsider: Notify,
     /// Wakes [`Databases::keep_shares`].
     divide: Notify,
+    /// Opening is work for a processor. If a hundred were opened at once, nobody
+    /// else would get one: not even who takes in sessions for databases that are
+    /// open. It may also take long (a WAL), hence more than there are processors.
+    opening: Semaphore,
 }
 
 #[derive(Debug)]
@@ -50,14 +65,24 @@ struct State {
     /// How long a database stays open without a session.
     idle_timeout: Option<Duration>,
     entries: HashMap<String, Entry>,
+    /// The worker is about to exit.
+    closed: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     slot: Arc<Slot>,
     claims: usize,
+    /// It is being made, removed, or given up: nobody can claim it.
+    reserved: bool,
     /// When the last claim was given back.
     idle_since: Instant,
+}
+
+impl Entry {
+    fn is_unused(&self) -> bool {
+        self.claims == 0 && !self.reserved
+    }
 }
 
 /// A database whose lease is ours: open, closed, or (while the instance's lock is
@@ -87,9 +112,11 @@ impl Databases {
                 options,
                 idle_timeout: None,
                 entries: HashMap::new(),
+                closed: false,
             }),
             reconsider: Notify::new(),
             divide: Notify::new(),
+            opening: Semaphore::new(opened_at_once()),
         }
     }
 
@@ -117,12 +144,14 @@ impl Databases {
             let entry = Entry {
                 slot,
                 claims: 0,
+                reserved: false,
                 idle_since: Instant::now(),
             };
             state.entries.insert(name.to_owned(), entry);
             self.registry.touch();
         }
-        let Some(entry) = state.entries.get_mut(name) else {
+        // To be asked again: soon it is free, or does not exist.
+        let Some(entry) = state.entries.get_mut(name).filter(|entry| !entry.reserved) else {
             return Err(Unclaimed::Elsewhere);
         };
         entry.claims += 1;
@@ -133,9 +162,13 @@ impl Databases {
         })
     }
 
-    /// The names of the databases whose lease is ours.
+    /// The names of the databases whose sessions should come here: those whose lease
+    /// is ours, but for what is just being made or removed.
     pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.lock().entries.keys().cloned().collect();
+        let state = self.lock();
+        let stays = |entry: &Entry| entry.claims > 0 || !entry.reserved;
+        let entries = state.entries.iter().filter(|(_, entry)| stays(entry));
+        let mut names: Vec<String> = entries.map(|(name, _)| name.clone()).collect();
         names.sort();
         names
     }
@@ -169,6 +202,7 @@ impl Databases {
         loop {
             let changed = self.divide.notified();
             let shared = self.share_out().await;
+            tokio::time::sleep(BREATH).await;
             tokio::select! {
                 () = changed => {}
                 () = tokio::time::sleep(SHARED_WITHIN), if !shared => {}
@@ -208,7 +242,7 @@ impl Databases {
             let reconsider = self.reconsider.notified();
             let (due, next) = self.due();
             for (name, slot) in due {
-                self.close_one(&name, &slot).await;
+                self.close_one(&name, slot).await;
             }
             let pause = async {
                 match next {
@@ -228,7 +262,7 @@ impl Databases {
         let state = self.lock();
         let now = Instant::now();
         let (mut due, mut next) = (Vec::new(), None::<Instant>);
-        for (name, entry) in state.entries.iter().filter(|(_, entry)| entry.claims == 0) {
+        for (name, entry) in state.entries.iter().filter(|(_, entry)| entry.is_unused()) {
             let Some(at) = entry.slot.expiry(entry.idle_since, state.idle_timeout) else {
                 continue;
             };
@@ -242,17 +276,20 @@ impl Databases {
     }
 
     /// Closes a database if it still has no claim, and gives the lease back.
-    async fn close_one(&self, name: &str, slot: &Arc<Slot>) {
-        let unused = |state: &State| state.entries.get(name).is_some_and(|entry| entry.claims == 0);
+    async fn close_one(&self, name: &str, slot: Arc<Slot>) {
+        let unused = |state: &State| state.entries.get(name).is_some_and(Entry::is_unused);
         // A claim that comes now waits for this lock, and opens the file again.
         let mut instance = slot.instance.lock().await;
         if !unused(&self.lock()) {
             return;
         }
         let closed = slot.close(&mut instance).await;
+        drop(instance);
         let mut state = self.lock();
         if closed && unused(&state) {
             state.entries.remove(name);
+            // Who comes next finds neither an entry nor the lease taken.
+            drop(slot);
             tracing::info!(database = name, "closed: nobody uses it");
             self.divide.notify_one();
         } else if let Some(entry) = state.entries.get_mut(name) {
@@ -272,6 +309,9 @@ impl Databases {
             return;
         }
         entry.idle_since = Instant::now();
+        if entry.reserved {
+            return;
+        }
         let never_opened = entry.slot.instance.try_lock().is_ok_and(|slot| slot.is_none());
         if never_opened && Arc::strong_count(&entry.slot.lease) == 1 {
             state.entries.remove(name);
@@ -282,10 +322,17 @@ impl Databases {
 
     /// Closes all of them: DuckDB checkpoints what has no sessions any more.
     pub(super) async fn close(&self) {
-        let entries = std::mem::take(&mut self.lock().entries);
+        let (entries, again) = {
+            let mut state = self.lock();
+            let again = std::mem::replace(&mut state.closed, true);
+            (std::mem::take(&mut state.entries), again)
+        };
         let databases = entries.len();
         let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
-        tracing::info!(databases, "closed all databases");
+        // An order to stop may come in more than one way.
+        if !again {
+            tracing::info!(databases, "closed all databases");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -293,15 +340,29 @@ impl Databases {
     }
 }
 
+fn opened_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    OPENED_AT_ONCE.max(2 * processors)
+}
+
 fn take_lease(name: &str, path: &Path, create: bool) -> Result<Lease, Unclaimed> {
-    if !create && !path.exists() {
+    let missing = || {
         let message = format!("database \"{name}\" does not exist");
-        return Err(Unclaimed::Refused(SessionError::fatal("3D000", message)));
+        Unclaimed::Refused(SessionError::fatal("3D000", message))
+    };
+    if !create && !path.exists() {
+        return Err(missing());
     }
-    Lease::take(path).map_err(|error| match error {
+    let lease = Lease::take(path).map_err(|error| match error {
         LeaseError::Held(_) => Unclaimed::Elsewhere,
         LeaseError::Io(..) => Unclaimed::Refused(cannot_open(name, error.to_string())),
-    })
+    })?;
+    // Who had the lease until now may have removed the database.
+    if !create && !path.exists() {
+        let _ = lease.unlink();
+        return Err(missing());
+    }
+    Ok(lease)
 }
 
 fn cannot_open(name: &str, reason: String) -> SessionError {
@@ -363,14 +424,18 @@ impl Claim {
             let message = format!("database \"{}\" is being closed after an error", self.name);
             return Err(SessionError::fatal("57P03", message));
         }
-        let path = database_path(&self.databases.data_dir, &self.name);
-        let options = self
-            .databases
-            .options(&self.name)
-            .map_err(|error| cannot_open(&self.name, format!("its temporary directory: {error}")))?;
+        let _turn = self.databases.opening.acquire().await;
+        let (databases, name) = (self.databases.clone(), self.name.clone());
         let lease = self.slot.lease.clone();
         let began = Instant::now();
-        let opened = tokio::task::spawn_blocking(move || Instance::open_leased(&path, lease, &options)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            let options = databases
+                .options(&name)
+                .map_err(|error| format!("its temporary directory: {error}"))?;
+            let path = database_path(&databases.data_dir, &name);
+            Instance::open_leased(&path, lease, &options).map_err(|error| error.message)
+        })
+        .await;
         self.databases.divide.notify_one();
         match opened {
             Ok(Ok(instance)) => {
@@ -379,7 +444,7 @@ impl Claim {
                 tracing::info!(database = self.name, milliseconds, "opened");
                 Ok(instance)
             }
-            Ok(Err(error)) => Err(cannot_open(&self.name, error.message)),
+            Ok(Err(reason)) => Err(cannot_open(&self.name, reason)),
             Err(_) => Err(SessionError::fatal(
                 "XX000",
                 format!("opening database \"{}\" failed", self.name),

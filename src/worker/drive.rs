@@ -18,8 +18,9 @@ use crate::handoff::{Incoming, Listener, Offer, Reason};
 use crate::proto::LiveSession;
 use crate::session::{Gone, Pause, Peer, Session, SessionError};
 
-/// How long a sender may take for its message once it has connected.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a sender may take for its message once it has connected: as long as it
+/// waits for the answer. On a machine that has too much to do it may take long.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often it is asked about a client that has not got all that it was sent.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -14,10 +14,12 @@ mod activation;
 mod activity;
 mod databases;
 mod drive;
+mod keeper;
 mod memory;
 mod orphan;
 mod probe;
 mod query_log;
+mod questions;
 mod registry;
 mod remote;
 mod rpc;
@@ -55,6 +57,9 @@ const LAST_CHECKPOINTS: Duration = Duration::from_secs(120);
 /// waits for the control plane's first word.
 const FIRST_ORDER: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether a session that is to end is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Why a worker cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -83,6 +88,9 @@ struct Worker {
     policy: Arc<Policy>,
     query_log: query_log::Current,
     transactions: Arc<activity::Transactions>,
+    answers: Arc<activity::Answers>,
+    keeper: Arc<keeper::Keeper>,
+    questions: Arc<questions::Questions>,
     watch: watch::Watch,
     /// What it was told when it was started, for what the control plane does not say.
     memory_limit: Option<u64>,
@@ -109,7 +117,12 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         .map_err(|error| WorkerError::Io("query_log_file", error))?;
     let registry = Arc::new(Registry::default());
     let transactions = Arc::new(activity::Transactions::default());
-    let answers = activity::Answers::new(registry.clone(), transactions.clone());
+    let questions = Arc::new(questions::Questions::default());
+    let answers = Arc::new(activity::Answers::new(
+        registry.clone(),
+        transactions.clone(),
+        questions.clone(),
+    ));
     let options = Options {
         memory_limit: config
             .memory_limit
@@ -121,11 +134,16 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
-        host: Some(Arc::new(answers)),
+        host: Some(answers.clone()),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
     tokio::spawn(databases.clone().close_idle());
     tokio::spawn(databases.clone().keep_shares());
+    let keeper = Arc::new(keeper::Keeper::new(
+        databases.clone(),
+        transactions.clone(),
+        questions.clone(),
+    ));
     let worker = Arc::new(Worker {
         id: config.id,
         data_dir: config.data_dir,
@@ -138,10 +156,14 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         policy: Arc::new(Policy {
             file_access: std::sync::RwLock::new(config.file_access.into()),
             spool_directory,
+            keeper: Some(keeper.clone()),
             ..Policy::default()
         }),
         query_log,
         transactions,
+        answers,
+        keeper,
+        questions,
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
         memory_limit: config.memory_limit.map(|size| size.0),
         threads: config.threads.map(|threads| threads.get() as usize),
@@ -264,6 +286,25 @@ async fn keep_stopping(handle: &Handle, serial: u64) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
     }
+}
+
+/// Ends a session whatever it does. To be called inside the runtime.
+fn terminate(registry: &Arc<Registry>, handle: Arc<Handle>) {
+    let id = handle.backend_id();
+    let registry = registry.clone();
+    registry.end(id);
+    tokio::spawn(async move {
+        let is_here = || {
+            let current = registry.get(id);
+            current.is_some_and(|current| Arc::ptr_eq(&current, &handle))
+        };
+        // A statement may be about to begin that an end at the next message would
+        // come too late for.
+        while is_here() {
+            stop_statement(&handle, Stop::Shutdown).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
 }
 
 /// The file of a database.

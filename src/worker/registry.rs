@@ -1,12 +1,12 @@
 //! Who is here: every session of this worker by its backend id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::proto::LiveSession;
+use crate::proto::{Asker, LiveSession};
 use crate::session::{Activity, Handle};
 
 /// The sessions of a worker.
@@ -44,9 +44,13 @@ pub(super) struct Seen {
     pub(super) activity: Activity,
 }
 
+/// The session is another user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Denied;
+
 impl Entry {
-    fn may_see(&self, other: &Entry) -> bool {
-        self.admin || self.about.user == other.about.user
+    fn may_be_seen_by(&self, asker: &Asker) -> bool {
+        asker.admin || self.about.user == asker.user
     }
 }
 
@@ -122,6 +126,14 @@ impl Registry {
         self.lock().handles().cloned().collect()
     }
 
+    /// Those of one database.
+    pub(super) fn handles_of(&self, database: &str) -> Vec<Arc<Handle>> {
+        let sessions = self.lock();
+        let of_database = |entry: &&Entry| entry.about.database == database;
+        let entries = sessions.by_id.values().filter(of_database);
+        entries.filter_map(|entry| entry.handle.clone()).collect()
+    }
+
     /// How many sessions there are.
     pub(super) fn count(&self) -> usize {
         self.events.borrow().sessions
@@ -164,13 +176,24 @@ impl Registry {
         }
     }
 
-    /// The sessions that the session `asking` may see.
-    pub(super) fn seen_by(&self, asking: i32) -> Vec<Seen> {
+    /// This session, as one that asks about others.
+    pub(super) fn asker(&self, backend_id: i32) -> Option<Asker> {
         let sessions = self.lock();
-        let Some(asking) = sessions.by_id.get(&asking) else {
-            return Vec::new();
-        };
-        let visible = sessions.by_id.values().filter(|entry| asking.may_see(entry));
+        let entry = sessions.by_id.get(&backend_id)?;
+        Some(Asker {
+            user: entry.about.user.clone(),
+            database: entry.about.database.clone(),
+            admin: entry.admin,
+        })
+    }
+
+    /// The sessions of this worker that `asker` may see.
+    pub(super) fn seen_by(&self, asker: &Asker) -> Vec<Seen> {
+        let sessions = self.lock();
+        let visible = sessions
+            .by_id
+            .values()
+            .filter(|entry| entry.may_be_seen_by(asker));
         visible
             .filter_map(|entry| {
                 Some(Seen {
@@ -182,34 +205,27 @@ impl Registry {
             .collect()
     }
 
-    /// The databases that the session `asking` may see, with their numbers of
-    /// sessions: its own, or for an administrator all that have some.
-    pub(super) fn databases_seen_by(&self, asking: i32) -> Vec<(String, usize)> {
-        let sessions = self.lock();
-        let Some(asking) = sessions.by_id.get(&asking) else {
-            return Vec::new();
-        };
-        let mut databases = std::collections::BTreeMap::<String, usize>::new();
-        for entry in sessions.by_id.values() {
-            if asking.admin || entry.about.database == asking.about.database {
+    /// The databases that `asker` may see, with their numbers of sessions here: its
+    /// own, or for an administrator all that have some.
+    pub(super) fn databases_seen_by(&self, asker: &Asker) -> BTreeMap<String, u32> {
+        let mut databases = BTreeMap::<String, u32>::from([(asker.database.clone(), 0)]);
+        for entry in self.lock().by_id.values() {
+            if asker.admin || entry.about.database == asker.database {
                 *databases.entry(entry.about.database.clone()).or_default() += 1;
             }
         }
-        databases.into_iter().collect()
+        databases
     }
 
-    /// The session `target`, for the session `asking` to stop.
+    /// The session `target`, for `asker` to stop, if it is here.
     ///
     /// # Errors
-    /// It is not for `asking` to stop; the text is for the client.
-    pub(super) fn reachable(&self, target: i32, asking: i32) -> Result<Option<Arc<Handle>>, String> {
-        let sessions = self.lock();
-        let (Some(target), Some(asking)) = (sessions.by_id.get(&target), sessions.by_id.get(&asking)) else {
-            return Ok(None);
-        };
-        match asking.may_see(target) {
-            true => Ok(target.handle.clone()),
-            false => Err("permission denied to stop a session of another user".to_owned()),
+    /// It is not for `asker` to stop.
+    pub(super) fn reachable(&self, target: i32, asker: &Asker) -> Result<Option<Arc<Handle>>, Denied> {
+        match self.lock().by_id.get(&target) {
+            Some(target) if target.may_be_seen_by(asker) => Ok(target.handle.clone()),
+            Some(_) => Err(Denied),
+            None => Ok(None),
         }
     }
 

@@ -10,16 +10,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::remote::Settings;
 use super::{Worker, memory, stop_statement};
+use crate::engine::Signal;
+use crate::proto::inquiry::Matter;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
-    CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
-    LiveSession, MetricsReply, MetricsRequest, Report, ShutdownReply, ShutdownRequest,
+    Answer, CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, Findings,
+    HealthRequest, Inquiry, LiveSession, MetricsReply, MetricsRequest, Question, Report, ShutdownReply,
+    ShutdownRequest,
 };
 use crate::session::{Stop, Timeouts};
 
@@ -28,6 +31,9 @@ const BREATH: Duration = Duration::from_millis(10);
 
 /// How often a report has all sessions in it.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
+
+/// 100,000 sessions of other workers, each with a statement.
+const LARGEST_ANSWER: usize = 256 << 20;
 
 /// Serves the rpc socket until the task is aborted.
 pub(super) async fn serve(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
@@ -41,7 +47,7 @@ pub(super) async fn serve(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()
         })
     });
     tonic::transport::Server::builder()
-        .add_service(WorkerServer::new(Management { worker }))
+        .add_service(WorkerServer::new(Management { worker }).max_decoding_message_size(LARGEST_ANSWER))
         .serve_with_incoming(incoming)
         .await
         .map_err(io::Error::other)
@@ -76,6 +82,7 @@ fn some_time(milliseconds: u64) -> Option<Duration> {
 #[tonic::async_trait]
 impl Service for Management {
     type HealthStream = Pin<Box<dyn Stream<Item = Result<Report, Status>> + Send>>;
+    type QuestionsStream = Pin<Box<dyn Stream<Item = Result<Question, Status>> + Send>>;
 
     async fn configure(
         &self,
@@ -206,5 +213,42 @@ impl Service for Management {
                 .unwrap_or_default()
                 .as_secs(),
         }))
+    }
+
+    async fn questions(
+        &self,
+        request: Request<Streaming<Answer>>,
+    ) -> Result<Response<Self::QuestionsStream>, Status> {
+        let questions = self.worker.questions.clone();
+        let asked = UnboundedReceiverStream::new(questions.open()).map(Ok);
+        let mut answers = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(answer)) = answers.message().await {
+                questions.answered(answer);
+            }
+        });
+        Ok(Response::new(Box::pin(asked)))
+    }
+
+    async fn inquire(&self, request: Request<Inquiry>) -> Result<Response<Findings>, Status> {
+        let answers = &self.worker.answers;
+        let mut findings = Findings::default();
+        match request.into_inner().matter {
+            Some(Matter::Sessions(asker)) => findings.sessions = answers.sessions(&asker),
+            Some(Matter::Databases(asker)) => findings.databases = answers.databases(&asker),
+            Some(Matter::Signal(request)) => {
+                let signal = match request.terminate {
+                    true => Signal::Terminate,
+                    false => Signal::Cancel,
+                };
+                let asker = request.asker.unwrap_or_default();
+                findings.set_signalled(answers.stop(signal, request.backend_id, &asker));
+            }
+            Some(Matter::Release(request)) => {
+                findings.released = Some(self.worker.keeper.release(&request).await);
+            }
+            None => return Err(Status::unimplemented("not a question that this worker knows")),
+        }
+        Ok(Response::new(findings))
     }
 }

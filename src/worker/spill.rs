@@ -11,16 +11,36 @@ use std::path::{Path, PathBuf};
 /// The directory for `database` below `root`, emptied. The database must not be
 /// open.
 pub(super) fn prepare(root: &Path, database: &str) -> io::Result<PathBuf> {
-    let directory = root.join(format!("{database}.spill"));
+    let directory = directory(root, database);
     DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    for entry in fs::read_dir(&directory)? {
+    empty(&directory)?;
+    Ok(directory)
+}
+
+/// Removes the directory of a database that is no more, if nothing else is in it.
+pub(super) fn remove(root: &Path, database: &str) {
+    let directory = directory(root, database);
+    let removed = empty(&directory).and_then(|()| fs::remove_dir(&directory));
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "not removed with its database");
+    }
+}
+
+fn directory(root: &Path, database: &str) -> PathBuf {
+    root.join(format!("{database}.spill"))
+}
+
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         // By DuckDB's names: what else might be there is not ours to remove.
         if entry.file_name().to_string_lossy().starts_with("duckdb_temp_") {
             fs::remove_file(entry.path())?;
         }
     }
-    Ok(directory)
+    Ok(())
 }
 
 /// The quota when nobody said: half of what is free on the disk now.
@@ -48,5 +68,9 @@ mod tests {
         assert_eq!(prepare(root.path(), "a").unwrap(), directory);
         assert!(!left.exists() && other.exists() && neighbour.exists());
         assert!(quota(&directory).unwrap() > 0);
+        remove(root.path(), "a");
+        assert!(other.exists());
+        remove(root.path(), "b");
+        assert!(!neighbour.parent().unwrap().exists());
     }
 }

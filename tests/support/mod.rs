@@ -9,6 +9,7 @@ pub mod programs;
 pub mod server;
 pub mod session;
 pub mod terminal;
+pub mod tracer;
 pub mod transport;
 
 use std::time::{Duration, Instant};

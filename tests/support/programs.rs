@@ -1,4 +1,4 @@
-//! Programs that are no part of this repository: psql and Python.
+//! Programs that tests run: psql, Python, and `duckgres status`.
 
 use std::env;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{PATIENCE, Server};
 
 /// What a program wrote, and how it ended.
 #[derive(Debug)]
@@ -34,6 +34,17 @@ pub fn psql(conninfo: &str) -> Command {
         .env_remove("PGPASSWORD")
         .env("PGGSSENCMODE", "prefer");
     command
+}
+
+/// What `duckgres status` says.
+#[track_caller]
+pub fn status(server: &Server) -> serde_json::Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));
+    command
+        .args(["status", "--json", "--data-dir"])
+        .arg(server.data())
+        .env_remove("DUCKGRES_CONFIG");
+    serde_json::from_str(&run(&mut command, "").success()).unwrap()
 }
 
 /// The Python of the client tests.

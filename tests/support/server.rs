@@ -531,6 +531,17 @@ extern "C" fn stop_shared() {
     }
 }
 
+/// Lets a process write no file beyond this size; `None`: any. It is told that the
+/// file is too large, as it would be told that a disk is full.
+pub fn limit_files(process: u32, bytes: Option<u64>) {
+    let process = rustix::process::Pid::from_raw(process.try_into().unwrap());
+    let limit = rustix::process::Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    rustix::process::prlimit(process, rustix::process::Resource::Fsize, limit).unwrap();
+}
+
 /// The memory that a process has resident for itself; 0 when it is gone.
 /// Pages of files, such as libduckdb's code, are shared and do not count.
 pub fn resident_bytes(pid: u32) -> u64 {
@@ -542,10 +553,12 @@ pub fn resident_bytes(pid: u32) -> u64 {
 
 /// Starts a child that is stopped when the thread that started it is gone.
 fn spawn(command: &mut Command) -> Child {
-    // SAFETY: prctl is async-signal-safe and the closure does nothing else.
+    // SAFETY: prctl and signal are async-signal-safe; the closure does nothing else.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT);
+            // See `limit_files`: by default it would be the process's end.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             Ok(())
         });
     }

@@ -9,6 +9,7 @@ mod concurrency;
 mod copy_in;
 mod copy_out;
 mod cursors;
+mod databases;
 mod dead_peer;
 mod disconnect;
 mod encryption;

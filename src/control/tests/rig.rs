@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream, wrappers::UnixListenerStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Flags, Network, Password, PeerMap, User, Users};
@@ -36,8 +36,8 @@ use crate::control::{certificate, connection};
 use crate::handoff::{self, Reason, Session, SessionState};
 use crate::proto::worker_server::{self, WorkerServer};
 use crate::proto::{
-    CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, HealthRequest,
-    MetricsReply, MetricsRequest, Report, ShutdownReply, ShutdownRequest,
+    Answer, CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, Findings,
+    HealthRequest, Inquiry, MetricsReply, MetricsRequest, Question, Report, ShutdownReply, ShutdownRequest,
 };
 use crate::tls::Channel;
 
@@ -319,6 +319,18 @@ pub fn manage(sockets: &Listening, management: Management) {
 #[tonic::async_trait]
 impl worker_server::Worker for Management {
     type HealthStream = Pin<Box<dyn Stream<Item = Result<Report, Status>> + Send>>;
+    type QuestionsStream = tokio_stream::Empty<Result<Question, Status>>;
+
+    async fn questions(
+        &self,
+        _: Request<Streaming<Answer>>,
+    ) -> Result<Response<Self::QuestionsStream>, Status> {
+        Err(Status::unimplemented("as an older worker"))
+    }
+
+    async fn inquire(&self, _: Request<Inquiry>) -> Result<Response<Findings>, Status> {
+        Err(Status::unimplemented("as an older worker"))
+    }
 
     async fn health(&self, _: Request<HealthRequest>) -> Result<Response<Self::HealthStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
