@@ -1,4 +1,4 @@
-//! The client's socket, TCP or Unix, perhaps [kept](super::keep).
+//! The client's socket, TCP or Unix, perhaps kept (`keep`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -114,7 +114,7 @@ impl Socket {
     }
 
     /// The socket itself, non-blocking, no longer watched by this process. What
-    /// keeps it must be [committed](Kept::commit), here or by a worker, before
+    /// keeps it must be committed (`Kept::commit`), here or by a worker, before
     /// anybody reads from it.
     pub fn into_fd(self) -> io::Result<(OwnedFd, Option<Box<Kept>>)> {
         let fd = match self.stream {
