@@ -277,7 +277,10 @@ impl Databases {
 
     /// Closes a database if it still has no claim, and gives the lease back.
     async fn close_one(&self, name: &str, slot: Arc<Slot>) {
-        let unused = |state: &State| state.entries.get(name).is_some_and(Entry::is_unused);
+        let unused = |state: &State| {
+            let entry = state.entries.get(name);
+            entry.is_some_and(|entry| entry.is_unused() && Arc::ptr_eq(&entry.slot, &slot))
+        };
         // A claim that comes now waits for this lock, and opens the file again.
         let mut instance = slot.instance.lock().await;
         if !unused(&self.lock()) {
