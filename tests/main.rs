@@ -10,6 +10,7 @@
 //! memory      what results and idle readers cost
 //! doors       who is let in: limits, proxies, logins, grants
 //! races       what raced or crashed in earlier designs, each by name
+//! reload      another process takes the place of the control plane
 //! resources   memory and disk, shared by the databases
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
@@ -35,6 +36,7 @@ mod first_use;
 mod memory;
 mod operation;
 mod races;
+mod reload;
 mod resources;
 mod safety;
 mod seen;
