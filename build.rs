@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");
 
-    let descriptors = protox::compile(["worker.proto", "control.proto"], ["proto"])?;
+    let descriptors = protox::compile(["worker.proto", "control.proto", "reload.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // These messages carry cancel keys and TLS secrets: no Debug output.
         .skip_debug(["AcceptConnection", "CancelRequest"])

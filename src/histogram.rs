@@ -36,6 +36,19 @@ impl Histogram {
         self.nanoseconds.fetch_add(nanoseconds, Relaxed);
     }
 
+    /// Adds what another histogram has counted; nothing if its buckets are others.
+    pub fn add(&self, other: &proto::Histogram) {
+        if other.bounds != self.bounds || other.counts.len() != self.counts.len() {
+            return;
+        }
+        for (count, more) in self.counts.iter().zip(&other.counts) {
+            count.fetch_add(*more, Relaxed);
+        }
+        let sum = Duration::try_from_secs_f64(other.sum).unwrap_or_default();
+        let nanoseconds = u64::try_from(sum.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
+    }
+
     /// What was counted until now.
     pub fn snapshot(&self) -> proto::Histogram {
         proto::Histogram {
@@ -60,5 +73,18 @@ mod tests {
         assert_eq!(snapshot.bounds, [0.001, 0.5]);
         assert_eq!(snapshot.counts, [2, 2, 2]);
         assert!((snapshot.sum - 101.004).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_another_has_counted_is_added_if_its_buckets_are_the_same() {
+        let histogram = Histogram::new(&[0.001, 0.5]);
+        histogram.observe(Duration::from_millis(2));
+        let mut other = histogram.snapshot();
+        histogram.add(&other);
+        assert_eq!(histogram.snapshot().counts, [0, 2, 0]);
+        assert!((histogram.snapshot().sum - 0.004).abs() < 1e-9);
+        other.bounds = vec![0.001, 0.6];
+        histogram.add(&other);
+        assert_eq!(histogram.snapshot().counts, [0, 2, 0]);
     }
 }

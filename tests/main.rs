@@ -12,6 +12,7 @@
 //! databases   made and removed by SQL
 //! doors       who is let in: limits, proxies, logins, grants
 //! races       what raced or crashed in earlier designs, each by name
+//! reload      another process takes the place of the control plane
 //! resources   memory and disk, shared by the databases
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
@@ -39,6 +40,7 @@ mod first_use;
 mod memory;
 mod operation;
 mod races;
+mod reload;
 mod resources;
 mod safety;
 mod seen;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::message::*;
-use crate::support::server::resident_bytes;
+use crate::support::processes::resident_bytes;
 use crate::support::{Server, Session, Transport, eventually};
 
 const HUNDRED_MILLION_ROWS: &str = "select i as a, i * 2 as b from range(100000000) t(i)";

@@ -14,7 +14,7 @@ use std::thread;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::support::message::*;
-use crate::support::server::resident_bytes;
+use crate::support::processes::resident_bytes;
 use crate::support::session::V3_0;
 use crate::support::{Server, Session, Transport};
 

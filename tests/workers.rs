@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::message::*;
+use crate::support::processes::is_running;
 use crate::support::programs::status;
 use crate::support::server::limit_files;
 use crate::support::session::V3_0;
@@ -35,13 +36,6 @@ fn server(workers: u32, arguments: &[&str]) -> Option<Server> {
 
 fn signal(process: u32, signal: Signal) {
     kill(Pid::from_raw(process.try_into().unwrap()), signal).unwrap();
-}
-
-/// A process that is there and is no zombie.
-fn is_running(process: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 fn user(i: usize) -> String {

@@ -1,19 +1,35 @@
 //! The control plane and the operator's tool.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use duckgres::config::cli::{self, Action};
 use duckgres::config::{self, Config};
 use duckgres::control::status::{Ask, show};
-use duckgres::control::{self, Ended};
+use duckgres::control::{self, Ended, Predecessor};
 use duckgres::{log, process};
 
 type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    let outcome = match cli::parse() {
-        Action::Run(flags) => Config::load(&flags).map_err(Into::into).and_then(run),
+    // First of all: it may go on in a child process.
+    let predecessor = match Predecessor::from_environment() {
+        Ok(predecessor) => predecessor,
+        Err(error) => {
+            eprintln!("duckgres: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let predecessor = predecessor.as_ref();
+    let action = cli::parse().unwrap_or_else(|error| {
+        predecessor.inspect(|waiting| waiting.fail(&error.to_string()));
+        error.exit()
+    });
+    let outcome = match action {
+        Action::Run(flags) => Config::load(&flags)
+            .map_err(Into::into)
+            .and_then(|config| run(config, predecessor)),
         Action::CheckConfig(flags) => Config::load(&flags).map_err(Into::into).and_then(check),
         Action::Settings => say(&config::reference()),
         Action::HashPassword => hash_password(),
@@ -26,23 +42,25 @@ fn main() -> ExitCode {
                 })
             })
         }
+        Action::Reload(flags) => Config::locate(&flags).map_err(Into::into).and_then(reload),
     };
     outcome.unwrap_or_else(|error| {
-        error
-            .to_string()
-            .lines()
-            .for_each(|line| eprintln!("duckgres: {line}"));
+        let error = error.to_string();
+        predecessor.inspect(|waiting| waiting.fail(&error));
+        error.lines().for_each(|line| eprintln!("duckgres: {line}"));
         ExitCode::FAILURE
     })
 }
 
-fn run(config: Config) -> Outcome {
+fn run(config: Config, predecessor: Option<&Predecessor>) -> Outcome {
     process::keep_secrets_out_of_core_dumps();
     log::start(&config.settings.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match runtime.block_on(control::run(config))? {
+    match runtime.block_on(control::run(config, predecessor))? {
         Ended::Drained => Ok(ExitCode::SUCCESS),
         Ended::Forced => Ok(ExitCode::FAILURE),
+        // Even the runtime's tasks would tidy up if they were dropped.
+        Ended::Replaced => std::process::exit(0),
     }
 }
 
@@ -71,6 +89,14 @@ fn status(ask: Ask) -> Outcome {
         .enable_all()
         .build()?;
     runtime.block_on(show(&ask))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reload(data_dir: PathBuf) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(control::status::reload(&data_dir))?;
     Ok(ExitCode::SUCCESS)
 }
 

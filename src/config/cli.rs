@@ -27,12 +27,15 @@ pub enum Action {
         /// Again and again, after this pause.
         watch: Option<Duration>,
     },
+    /// Have a running server go on as a new process, with the program and the
+    /// configuration as they are now.
+    Reload(Flags),
 }
 
-/// Reads the command line of this process. On a usage error (status 2), and
-/// for `--help` and `--version`, it prints and exits.
-pub fn parse() -> Action {
-    action(&command().get_matches())
+/// Reads the command line of this process. An error is a usage error, or what
+/// `--help` and `--version` print; it knows its exit status.
+pub fn parse() -> Result<Action, clap::Error> {
+    Ok(action(&command().try_get_matches()?))
 }
 
 fn action(matches: &ArgMatches) -> Action {
@@ -45,6 +48,7 @@ fn action(matches: &ArgMatches) -> Action {
             json: matches.get_flag("json"),
             watch: matches.get_one("watch").copied().map(Duration::from_secs),
         },
+        Some(("reload", matches)) => Action::Reload(flags(matches)),
         _ => Action::Run(flags(matches)),
     }
 }
@@ -60,11 +64,7 @@ pub(super) fn command() -> Command {
     );
     let status = Command::new("status")
         .about("Shows what the server on a data directory is doing; status 1 if none is running")
-        .args(
-            arguments()
-                .into_iter()
-                .filter(|argument| ["config", "data-dir"].contains(&argument.get_id().as_str())),
-        )
+        .args(which_server())
         .arg(
             Arg::new("json")
                 .long("json")
@@ -80,6 +80,13 @@ pub(super) fn command() -> Command {
                 .value_parser(clap::value_parser!(u64).range(1..))
                 .help("Asks again after so many seconds (2), until interrupted"),
         );
+    let reload = Command::new("reload")
+        .about(
+            "Has the server on a data directory go on with its program, its configuration, its certificate \
+             and its users as they are now; no client notices. Returns when it does; status 1, with the \
+             reason, if it goes on as before",
+        )
+        .args(which_server());
     Command::new("duckgres")
         .version(env!("CARGO_PKG_VERSION"))
         .about("DuckDB as a PostgreSQL server")
@@ -93,7 +100,14 @@ pub(super) fn command() -> Command {
         .subcommand(settings)
         .subcommand(hash_password)
         .subcommand(status)
+        .subcommand(reload)
         .args_conflicts_with_subcommands(true)
+}
+
+/// What finds the data directory.
+fn which_server() -> impl Iterator<Item = Arg> {
+    let of_place = |argument: &Arg| ["config", "data-dir"].contains(&argument.get_id().as_str());
+    arguments().into_iter().filter(of_place)
 }
 
 fn arguments() -> Vec<Arg> {

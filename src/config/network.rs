@@ -40,6 +40,11 @@ impl Network {
         }
     }
 
+    /// Its first address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether the address is in this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -262,6 +262,12 @@ settings! {
         env: "DUCKGRES_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", default: "30s",
     }
 
+    /// How long a new process may take to get ready when the server is reloaded,
+    /// before it is ended and this one goes on. Less than systemd's TimeoutStartSec.
+    "reload_timeout" => reload_timeout: Duration {
+        env: "DUCKGRES_RELOAD_TIMEOUT", flag: "reload-timeout", default: "20s",
+    }
+
     /// The program of the workers.
     "worker_binary" => worker_binary: Option<PathBuf> {
         env: "DUCKGRES_WORKER_BINARY", flag: "worker-binary",

@@ -33,7 +33,8 @@ impl Sources {
         for (name, value) in variables.filter(|(name, _)| name.starts_with("DUCKGRES_")) {
             match SETTINGS.iter().find(|setting| setting.env == name) {
                 Some(setting) => self.add(setting, Node::text(Origin::Environment(name), &value)),
-                None if name == "DUCKGRES_CONFIG" => {}
+                // The latter is between two control planes, at a reload.
+                None if ["DUCKGRES_CONFIG", "DUCKGRES_PREDECESSOR_FD"].contains(&name.as_str()) => {}
                 None => {
                     let near = nearest(&name, SETTINGS.iter().map(|setting| setting.env));
                     notes.push(format!(

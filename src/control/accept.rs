@@ -11,15 +11,17 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use super::connection::{Front, serve};
+use super::duty::Duty;
 use super::service::Knock;
 use super::socket::Socket;
 
 /// Something that connections come from.
+#[derive(Clone)]
 pub enum Listener {
     /// A TCP port.
-    Tcp(TcpListener),
+    Tcp(Arc<TcpListener>),
     /// The Unix socket.
-    Unix(UnixListener),
+    Unix(Arc<UnixListener>),
 }
 
 impl Listener {
@@ -48,26 +50,28 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// How long connections may take to say goodbye when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Accepts until `closing` turns true, then waits until every connection is
-/// handed over or, when the server stops, has been told. A panic in a
-/// connection's task ends that connection; when the doorway is full, clients
-/// wait in the kernel's queue. Every knock is answered, also then.
+/// Accepts while this process is on duty, until `closing` turns true; then waits
+/// until every connection is handed over or, when the server stops, has been told. A
+/// panic in a connection's task ends that connection; when the doorway is full,
+/// clients wait in the kernel's queue. Every knock is answered, also then. `open` is
+/// dropped with the listener.
 pub async fn accept(
-    listener: Listener,
+    (listener, open): (Listener, mpsc::Sender<()>),
     front: Arc<Front>,
     doorway: Arc<Semaphore>,
     mut knocks: mpsc::Receiver<Knock>,
+    mut duty: Duty,
     mut closing: watch::Receiver<bool>,
 ) {
     let mut stopping = front.stopping.clone();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = async {
+            accepted = duty.during(async {
                 // The semaphore is never closed.
                 let place = doorway.clone().acquire_owned().await.ok();
                 (listener.accept().await, place)
-            } => accepted,
+            }) => accepted,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "a connection was lost to a defect");
@@ -80,6 +84,7 @@ pub async fn accept(
             }
             _ = closing.wait_for(|closing| *closing) => break,
         };
+        let Some(accepted) = accepted else { continue };
         match accepted {
             (Ok(mut socket), place) => {
                 if let Some(keeper) = &front.keeper {
@@ -101,7 +106,7 @@ pub async fn accept(
             }
         }
     }
-    drop(listener);
+    drop((listener, open));
     let farewells = async { while connections.join_next().await.is_some() {} };
     let told = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -110,6 +115,20 @@ pub async fn accept(
     tokio::select! {
         () = farewells => {}
         () = told => {}
+    }
+}
+
+/// Serves those who wait at a door that is being closed.
+pub fn accept_rest(listener: TcpListener, front: &Arc<Front>) {
+    let Ok(listener) = listener.into_std() else { return };
+    // Non-blocking: it ends with an error when nobody waits any more.
+    while let Ok((stream, address)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream.and_then(|stream| prepare(&stream).map(|()| stream)) {
+            tokio::spawn(serve(front.clone(), Socket::tcp(stream, address)));
+        }
     }
 }
 

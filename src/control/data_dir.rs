@@ -2,7 +2,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -16,7 +17,7 @@ const SECRET: &str = "auth.secret";
 /// The data directory, ours until dropped.
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -43,14 +44,40 @@ impl DataDir {
                 owner,
             });
         }
-        let note = lock
-            .set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()));
-        note.map_err(StartError::path(&file))?;
+        let data_dir = Self {
+            path: path.to_path_buf(),
+            lock,
+        };
+        data_dir.sign().map_err(StartError::path(&file))?;
+        Ok(data_dir)
+    }
+
+    /// The directory that another process of this server has locked with this
+    /// file: whoever of the two lives longer keeps it.
+    pub fn inherit(path: &Path, lock: OwnedFd) -> Result<Self, StartError> {
+        let lock = File::from(lock);
+        let name = path.join(LOCK);
+        let file = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let ours = lock.metadata().map(file).map_err(StartError::path(&name))?;
+        if fs::metadata(&name).map(file).ok() != Some(ours) {
+            return Err(StartError::OtherDataDir(path.to_path_buf()));
+        }
         Ok(Self {
             path: path.to_path_buf(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Notes for people that it is this process which has it.
+    pub fn sign(&self) -> io::Result<()> {
+        let number = format!("{}\n", std::process::id());
+        self.lock.write_all_at(number.as_bytes(), 0)?;
+        self.lock.set_len(number.len() as u64)
+    }
+
+    /// What keeps others out.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Where it is.
@@ -136,6 +163,22 @@ mod tests {
             "{second}"
         );
         drop(first);
+        let third = DataDir::open(&path).unwrap();
+        // Two processes of one server share the lock.
+        let lock = third.lock().try_clone_to_owned().unwrap();
+        assert!(matches!(
+            DataDir::inherit(&path.join("none"), lock.try_clone().unwrap()),
+            Err(StartError::OtherDataDir(_))
+        ));
+        DataDir::open(parent.path()).unwrap();
+        assert!(matches!(
+            DataDir::inherit(parent.path(), lock.try_clone().unwrap()),
+            Err(StartError::OtherDataDir(_))
+        ));
+        let inherited = DataDir::inherit(&path, lock).unwrap();
+        drop(third);
+        assert!(DataDir::open(&path).is_err());
+        drop(inherited);
         DataDir::open(&path).unwrap();
     }
 

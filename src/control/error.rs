@@ -32,6 +32,23 @@ pub enum StartError {
         /// ` (process 17)`, if known.
         owner: String,
     },
+    /// A reload is one server's, and a server is one data directory's.
+    #[error("the data directory cannot be changed to {} by a reload: restart the server", .0.display())]
+    OtherDataDir(PathBuf),
+    /// The configuration is a worker's.
+    #[error("the mode cannot be changed to worker by a reload")]
+    OtherMode,
+    /// The process whose place this one was to take has gone, or wants it no more.
+    #[error("the reload was given up")]
+    GivenUp,
+    /// It is of a version that this one does not understand.
+    #[error("duckgres {version} hands its place over in form {form}, which this version ({}) does not know: restart the server", env!("CARGO_PKG_VERSION"))]
+    UnknownForm {
+        /// The running one's.
+        version: String,
+        /// The form that it uses.
+        form: u32,
+    },
     /// The port is taken.
     #[error(
         "port {port} on {host} is used by another program: choose another with --port (0 takes a free one)"

@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What happened to a session that others keep count of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
-    /// It was there before this process was.
+    /// Another control plane has placed it, before this one or beside it.
     Adopted {
         /// Its backend id.
         backend_id: i32,
@@ -148,26 +148,26 @@ impl Ledger {
                 settled && !live.contains(&id)
             };
             self.strike_out(&mut state, worker, missing, now);
-            for session in &report.live {
-                if worker_of(session.backend_id) != Some(worker)
-                    || state.sessions.contains_key(&session.backend_id)
-                {
-                    continue;
-                }
-                let entry = Entry {
-                    user: session.user.clone(),
-                    database: session.database.clone(),
-                    worker,
-                    accepted: Some(now),
-                    over: false,
-                };
-                state.sessions.insert(session.backend_id, entry);
-                state.table.begin(&session.database, worker, now);
-                self.tell(SessionEvent::Adopted {
-                    backend_id: session.backend_id,
-                    address: session.address.clone(),
-                });
+        }
+        for session in &report.live {
+            if worker_of(session.backend_id) != Some(worker)
+                || state.sessions.contains_key(&session.backend_id)
+            {
+                continue;
             }
+            let entry = Entry {
+                user: session.user.clone(),
+                database: session.database.clone(),
+                worker,
+                accepted: Some(now),
+                over: false,
+            };
+            state.sessions.insert(session.backend_id, entry);
+            state.table.begin(&session.database, worker, now);
+            self.tell(SessionEvent::Adopted {
+                backend_id: session.backend_id,
+                address: session.address.clone(),
+            });
         }
         for id in &report.ended {
             match state.sessions.get_mut(id) {
@@ -442,6 +442,30 @@ mod tests {
         assert_eq!(events.try_recv(), Ok(adopted));
         assert!(events.try_recv().is_err(), "once");
         assert_eq!(ledger.place("a", Placement::Owner).ok().unwrap().worker(), 2);
+    }
+
+    #[test]
+    fn sessions_that_another_control_plane_places_beside_this_one_are_counted() {
+        let (ledger, mut events) = ledger();
+        let own = send(&ledger, BackendIds::new(1, 5).next());
+        let foreign = BackendIds::new(1, 900).next();
+        let begun = Report {
+            live: vec![live(foreign), live(BackendIds::new(1, 5).next())],
+            ..report(1)
+        };
+        ledger.reported(1, &begun);
+        own.accepted();
+        assert_eq!(ledger.sessions(), 2);
+        let ended = Report {
+            ended: vec![foreign],
+            ..report(1)
+        };
+        ledger.reported(1, &ended);
+        assert_eq!(ledger.sessions(), 1);
+        assert!(
+            matches!(events.try_recv(), Ok(SessionEvent::Adopted { backend_id, .. }) if backend_id == foreign)
+        );
+        assert_eq!(events.try_recv(), Ok(SessionEvent::Ended { backend_id: foreign }));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use self::history::History;
+pub use self::history::Past;
 use super::backend_id::worker_of;
 use super::fatal::Fatal;
 use crate::config::{Network, Settings};
@@ -267,6 +268,24 @@ impl Limits {
     /// How many logins have failed, over the Unix socket too, since the start.
     pub fn failed_logins(&self) -> u64 {
         self.failed_logins.load(Ordering::Relaxed)
+    }
+
+    /// What another control plane of this server needs to go on, of what has
+    /// happened since `began`, or since ever. Connections are not in it: they are
+    /// counted from what workers report.
+    pub fn past(&self, began: Option<Instant>) -> Past {
+        self.state().history.since(began, Instant::now(), &self.policy)
+    }
+
+    /// Adds what another control plane has seen and counted.
+    pub fn add(&self, mut past: Past, rejected: u64, failed_logins: u64) {
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        self.failed_logins.fetch_add(failed_logins, Ordering::Relaxed);
+        // Its policy may have had other networks.
+        for (_, network) in past.failures.iter_mut().chain(&mut past.bans) {
+            *network = self.policy.network_of(network.address());
+        }
+        self.state().history.add(past, Instant::now(), &self.policy);
     }
 
     fn count_rejection(&self) {

@@ -60,6 +60,13 @@ impl Tally {
         self.restarts.fetch_add(1, Relaxed);
     }
 
+    /// Adds what another control plane has counted about the worker.
+    pub fn add(&self, handoffs: &proto::Histogram, failed_handoffs: u64, restarts: u64) {
+        self.handoffs.add(handoffs);
+        self.failed_handoffs.fetch_add(failed_handoffs, Relaxed);
+        self.restarts.fetch_add(restarts, Relaxed);
+    }
+
     /// How long the handoffs took that arrived.
     pub fn handoffs(&self) -> proto::Histogram {
         self.handoffs.snapshot()

@@ -29,6 +29,26 @@ pub const FIRST_REPORT_WITHIN: Duration = Duration::from_secs(60);
 /// Before a worker counts as hung, it is looked at again after this long.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 
+/// What the workers are to go by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Orders {
+    /// The settings.
+    pub settings: ConfigureRequest,
+    /// Whether they are told. Otherwise another control plane is on duty, and the
+    /// workers are only listened to.
+    pub given: bool,
+}
+
+impl Orders {
+    /// Not given yet.
+    pub fn new(settings: ConfigureRequest) -> Self {
+        Self {
+            settings,
+            given: false,
+        }
+    }
+}
+
 /// One worker: the same one through all its processes.
 pub struct Worker {
     /// Its number.
@@ -54,7 +74,7 @@ impl Worker {
         handoff: PathBuf,
         rpc: &Path,
         ledger: Arc<Ledger>,
-        orders: watch::Receiver<ConfigureRequest>,
+        orders: watch::Receiver<Orders>,
     ) -> Arc<Self> {
         let mut start = [0; 4];
         // Without randomness ids begin at zero, which is as correct.
@@ -201,7 +221,7 @@ fn connect(path: &Path) -> Channel {
 }
 
 /// Follows the reports of a worker's processes for as long as the worker is known.
-async fn watch_health(worker: std::sync::Weak<Worker>, mut orders: watch::Receiver<ConfigureRequest>) {
+async fn watch_health(worker: std::sync::Weak<Worker>, mut orders: watch::Receiver<Orders>) {
     let Some(rpc) = worker.upgrade().map(|worker| worker.rpc()) else {
         return;
     };
@@ -221,10 +241,10 @@ async fn watch_health(worker: std::sync::Weak<Worker>, mut orders: watch::Receiv
 async fn follow(
     worker: &std::sync::Weak<Worker>,
     mut rpc: WorkerClient<Channel>,
-    orders: &mut watch::Receiver<ConfigureRequest>,
+    orders: &mut watch::Receiver<Orders>,
 ) -> Result<(), tonic::Status> {
     let order = orders.borrow_and_update().clone();
-    let heartbeat_milliseconds = heartbeat(&order);
+    let heartbeat_milliseconds = heartbeat(&order.settings);
     configure(&mut rpc, order).await?;
     let request = HealthRequest {
         heartbeat_milliseconds,
@@ -250,8 +270,11 @@ async fn follow(
 
 /// A worker that is older than this program may not know the call: it goes by
 /// what it was started with.
-async fn configure(rpc: &mut WorkerClient<Channel>, order: ConfigureRequest) -> Result<(), tonic::Status> {
-    match rpc.configure(order).await {
+async fn configure(rpc: &mut WorkerClient<Channel>, order: Orders) -> Result<(), tonic::Status> {
+    if !order.given {
+        return Ok(());
+    }
+    match rpc.configure(order.settings).await {
         Err(status) if status.code() != tonic::Code::Unimplemented => Err(status),
         _ => Ok(()),
     }

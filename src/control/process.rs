@@ -73,10 +73,15 @@ impl Process {
         if start_time(id) != Some(start) {
             return None;
         }
+        Self::of_pidfd(pidfd).ok()
+    }
+
+    /// Takes up the process that this pidfd is of.
+    pub fn of_pidfd(pidfd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always answers with the one descriptor that it keeps
         // open until it is dropped, and nothing takes it out of the AsyncFd.
-        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()?;
-        Some(Self::Adopted(pidfd))
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        Ok(Self::Adopted(pidfd))
     }
 
     /// Returns when the process has ended, with how if that is known.
@@ -85,6 +90,11 @@ impl Process {
             Self::Child(child) => child.wait().await.map(Some),
             Self::Adopted(pidfd) => pidfd.readable().await.map(|_| None),
         }
+    }
+
+    /// The worker that a note beside its sockets names.
+    pub fn find(note: &Path) -> Option<Self> {
+        read_note(note).and_then(Self::adopt)
     }
 
     /// Sends SIGTERM: the worker drains and exits.
@@ -110,6 +120,18 @@ impl Process {
                 let _ = pidfd_send_signal(pidfd.get_ref(), to_adopted);
             }
         }
+    }
+}
+
+/// The worker's process now: the one that was known here, or the one that the note
+/// names because another control plane has started it meanwhile.
+pub fn current(known: Option<Process>, note: &Path) -> Option<Process> {
+    let noted = read_note(note);
+    match (&known, noted) {
+        // Our own child can be waited for; it is killed when it is dropped.
+        (Some(Process::Child(child)), Some((id, _))) if child.id() == Some(id) => known,
+        (_, Some(name)) => Process::adopt(name),
+        (_, None) => known,
     }
 }
 

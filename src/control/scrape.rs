@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use super::duty::Duty;
 use super::error::StartError;
 use super::listen;
 use super::metrics;
@@ -39,18 +40,33 @@ const LONGEST: Duration = Duration::from_secs(10);
 const LARGEST_HEADER: usize = 16 * 1024;
 
 /// Listens where the configuration says; `None` if nowhere. By default another
-/// program may have the port: that is no reason not to start.
-pub fn open(address: Option<MetricsAddress>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+/// program may have the port: that is no reason not to start. If what is wanted is
+/// `open` already, it is taken from there.
+pub fn open(
+    address: Option<MetricsAddress>,
+    open: &mut Vec<TcpListener>,
+) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
     match address {
         Some(MetricsAddress::Off) => Ok(None),
-        Some(MetricsAddress::At(address)) => open_at(address, true),
-        None => open_at(DEFAULT, false),
+        Some(MetricsAddress::At(address)) => open_at(address, true, open),
+        None => open_at(DEFAULT, false, open),
     }
 }
 
-fn open_at(wanted: SocketAddr, configured: bool) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
-    let bound =
-        listen::bind(wanted).and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+fn open_at(
+    mut wanted: SocketAddr,
+    configured: bool,
+    open: &mut Vec<TcpListener>,
+) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    if let Some(Ok(known)) = open
+        .first()
+        .filter(|_| wanted.port() == 0)
+        .map(TcpListener::local_addr)
+    {
+        wanted.set_port(known.port());
+    }
+    let bound = listen::take_or_bind(wanted, open)
+        .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
     match bound {
         Ok((listener, address)) => {
             info!("metrics are served on http://{address}/metrics");
@@ -67,17 +83,28 @@ fn open_at(wanted: SocketAddr, configured: bool) -> Result<Option<(TcpListener, 
     }
 }
 
-/// Answers until the task is aborted.
-pub async fn serve(listener: TcpListener, observer: Arc<Observer>) {
+/// Answers while this process is on duty. When that is over, returns after the last
+/// answer.
+pub async fn serve(listener: Arc<TcpListener>, observer: Arc<Observer>, mut duty: Duty) {
     let places = Arc::new(Semaphore::new(MOST));
+    let mut over = duty.clone();
     loop {
         // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
+        let accepted = tokio::select! {
+            accepted = duty.during(listener.accept()) => accepted,
+            () = over.is_over() => {
+                drop(place);
+                let _ = places.acquire_many(MOST as u32).await;
+                return;
+            }
+        };
+        let stream = match accepted {
+            None => continue,
+            Some(Ok((stream, _))) => stream,
+            Some(Err(error)) => {
                 debug!(%error, "a request for metrics was not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -136,13 +163,17 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_taken_is_an_error_only_where_it_was_asked_for() {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (_listener, taken) = open_at(free, true).unwrap().unwrap();
-        assert!(open_at(taken, false).unwrap().is_none());
-        let error = open_at(taken, true).unwrap_err().to_string();
+        let (_listener, taken) = open_at(free, true, &mut Vec::new()).unwrap().unwrap();
+        assert!(open_at(taken, false, &mut Vec::new()).unwrap().is_none());
+        let error = open_at(taken, true, &mut Vec::new()).unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("cannot serve metrics on {taken} (")),
             "{error}"
         );
-        assert!(open(Some(MetricsAddress::Off)).unwrap().is_none());
+        assert!(
+            open(Some(MetricsAddress::Off), &mut Vec::new())
+                .unwrap()
+                .is_none()
+        );
     }
 }

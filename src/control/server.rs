@@ -2,42 +2,26 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{error, info, warn};
 
-use super::accept::accept;
-use super::admission::Admission;
-use super::auth::Authenticator;
-use super::certificate::{self, Certificate};
-use super::connection::{Front, serve};
-use super::data_dir::DataDir;
+use super::certificate;
 use super::doors::Doors;
+use super::duty::Roster;
 use super::error::StartError;
-use super::keep::{Keeper, Kept};
-use super::ledger::SessionEvent;
-use super::limits::{Limits, Policy};
-use super::logins::Logins;
-use super::negotiate::TlsOffer;
-use super::observe::Observer;
-use super::peer::Peers;
-use super::proxy::Proxies;
-use super::scrape;
-use super::service;
-use super::socket::Socket;
-use super::standalone::{self, psql_command};
-use super::status::ControlSocket;
+use super::keep::Keeper;
+use super::reload::estate::Estate;
+use super::reload::{self, Desk, Predecessor, Program, ReloadError, Request};
+use super::serve::{Ground, Server};
+use super::standalone::psql_command;
 use super::supervise::find_program;
-use super::workers::Workers;
-use crate::config::{Config, Mode, TlsMode, WorkerConfig};
+use crate::config::{Config, Mode, WorkerConfig};
 use crate::systemd::{activation, notify};
 
 /// How the server ended.
@@ -47,6 +31,10 @@ pub enum Ended {
     Drained,
     /// Asked twice; sessions were cut.
     Forced,
+    /// Another process of this server goes on in its place. Nothing that this
+    /// process has is its own any more, neither files nor workers: it must exit
+    /// without tidying up.
+    Replaced,
 }
 
 /// What `check-config` can see beyond the configuration itself, without
@@ -68,121 +56,137 @@ pub fn check(config: &Config) -> Vec<StartError> {
 const LAST_LOGINS: Duration = Duration::from_secs(2);
 
 /// Runs the server until SIGINT or SIGTERM; a second signal cuts the drain short.
-/// Must be called once, because it takes what systemd has passed.
-pub async fn run(config: Config) -> Result<Ended, StartError> {
-    if config.settings.mode == Mode::Worker {
-        return Err(become_worker(&config));
+/// With a predecessor it takes that one's place. SIGHUP, and `duckgres reload`, have
+/// another process take this one's. Must be called once, because it takes what
+/// systemd has passed.
+pub async fn run(config: Config, predecessor: Option<&Predecessor>) -> Result<Ended, StartError> {
+    match (config.settings.mode, predecessor) {
+        (Mode::Worker, None) => return Err(become_worker(&config)),
+        (Mode::Worker, Some(_)) => return Err(StartError::OtherMode),
+        _ => {}
     }
-    let started = Instant::now();
+    // Before a new version can have been installed.
+    let program = Program::own()?;
     let mut signals = Signals::new()?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     raise_descriptor_limit();
     config.notes.iter().for_each(|note| warn!("{note}"));
-    let settings = &config.settings;
 
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let certificate = certificate::load(&config)?;
-    let local = standalone::users(&config, &data_dir)?;
-    let logins = Logins::new(&local.users, settings.auth_cleartext, data_dir.secret()?);
-
-    // Doors open before the workers are ready: who comes early waits in the queue.
-    let mut inherited = activation::take()?;
-    let mut doors = Doors::open(&config, &mut inherited).await?;
-    let keeper = keeper();
-    let kept = keeper
-        .as_ref()
-        .map_or_else(Vec::new, |keeper| keeper.take_up(&mut inherited));
-    for stranger in inherited {
-        warn!(
-            name = stranger.name,
-            "systemd has passed something that is no door"
-        );
-    }
-
-    let metrics = scrape::open(settings.metrics_address)?;
-    let mut control_socket = ControlSocket::bind(data_dir.path())?;
-
-    let (close, closing) = watch::channel(false);
-    let (stop, stopping) = watch::channel(false);
-    let (events, session_events) = mpsc::unbounded_channel();
-    let mut workers = tokio::select! {
-        started = Workers::start(&config, &data_dir, events, stopping.clone()) => started?,
-        () = signals.next() => return Ok(Ended::Forced),
+    let (post, mut estate) = match predecessor {
+        Some(predecessor) => {
+            let (post, estate) = predecessor.meet().await?;
+            (Some(post), estate)
+        }
+        None => (None, Estate::default()),
     };
-    let limits = Limits::new(Policy::new(settings));
-    limits.follow_sessions();
-    tokio::spawn(follow_sessions(session_events, limits.clone()));
-    let observer = Arc::new(Observer {
-        pool: workers.pool.clone(),
-        limits: limits.clone(),
-        started,
-        data_dir: config.data_dir.clone(),
-        max_connections: settings.max_connections,
-        metrics: metrics.as_ref().map(|(_, address)| *address),
-    });
-    control_socket.serve(observer.clone());
-    if let Some((listener, _)) = metrics {
-        tokio::spawn(scrape::serve(listener, observer.clone()));
+    let keeper = keeper();
+    let mut kept = Vec::new();
+    if post.is_none() {
+        let mut passed = activation::take()?;
+        kept = keeper
+            .as_ref()
+            .map_or_else(Vec::new, |keeper| keeper.take_up(&mut passed));
+        estate = Estate::of_systemd(passed)?;
     }
-    let front = Arc::new(Front {
-        tls: TlsOffer {
-            config: certificate.as_ref().map(|certificate| certificate.config.clone()),
-            required: config.tls_mode_of(doors.are_local()) == TlsMode::Require,
-        },
-        proxies: Proxies::new(settings.trusted_proxies.clone()),
-        keeper,
-        limits,
-        authenticator: Authenticator::new(
-            logins,
-            Peers::new(settings.auth_peer, settings.auth_peer_map.clone()),
-            certificate.as_ref().map(|certificate| certificate.pem.as_slice()),
-        ),
-        admission: Admission::new(settings.max_connections),
-        authentication_timeout: settings.authentication_timeout,
-        data_dir: match settings.worker_sockets {
-            Some(_) => None,
-            None => Some(data_dir.path().to_path_buf()),
-        },
-        pool: workers.pool.clone(),
-        stopping: stopping.clone(),
-    });
-    let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
-    resume(kept, &front);
-    let mut loops = JoinSet::new();
-    let mut knocks = Vec::new();
-    for listener in std::mem::take(&mut doors.listeners) {
-        let (knock, knocked) = mpsc::channel(1);
-        knocks.push(knock);
-        loops.spawn(accept(
-            listener,
-            front.clone(),
-            doorway.clone(),
-            knocked,
-            closing.clone(),
-        ));
+    let ground = Ground::prepare(&config, &mut estate)?;
+    let doors = Doors::open(&config, &ground.data_dir, &mut estate).await?;
+    let invitation = Invitation::new(&config, &ground, &doors);
+    let roster = Roster::new();
+    if post.is_none() {
+        roster.begin();
     }
-    announce(&config, &doors, certificate.as_ref(), &local);
-    notify::ready(&service::summary(&observer));
-    tokio::spawn(service::report(observer, knocks));
+    let inherited = std::mem::take(&mut estate.workers);
+    let mut server = tokio::select! {
+        started = Server::start(&config, ground, doors, inherited, keeper, roster) => started?,
+        () = signals.next() => return Ok(Ended::Forced),
+        () = async {
+            match &post {
+                Some(post) => post.given_up().await,
+                None => std::future::pending().await,
+            }
+        } => return Err(StartError::GivenUp),
+    };
+    let (desk, mut requests) = Desk::open();
+    server.resume(kept);
+    server.answer(desk);
+    match post {
+        None => {
+            server.wind_up(estate);
+            invitation.announce();
+            notify::ready(&server.summary());
+        }
+        Some(post) => {
+            tokio::select! {
+                taken = post.take(server.limits(), &server.workers.pool) => taken?,
+                () = signals.next() => return Ok(Ended::Forced),
+            }
+            server.roster.begin();
+            server.wind_up(estate);
+            post.serving(server.limits().clone(), server.workers.pool.clone())
+                .await;
+            info!("serves in the place of the process before");
+        }
+    }
 
-    signals.next().await;
+    loop {
+        let mut request = tokio::select! {
+            () = signals.next() => break,
+            _ = hang_up.recv() => Request::of_a_signal(),
+            Some(request) = requests.recv() => request,
+        };
+        let timeout = config.settings.reload_timeout;
+        match reload::attempt(
+            &server,
+            &program,
+            timeout,
+            &mut request,
+            &mut requests,
+            signals.next(),
+        )
+        .await
+        {
+            Ok(handover) => {
+                server.let_go().await;
+                request.answer(Ok(handover.reply.clone()));
+                let settings = &config.settings;
+                let longest = settings.authentication_timeout + settings.worker_queue_timeout;
+                server
+                    .leave(async {
+                        tokio::select! {
+                            () = tokio::time::sleep(longest) => {}
+                            () = signals.next() => {}
+                        }
+                    })
+                    .await;
+                handover.finish(&server).await;
+                // Files, locks and workers are the other's: nothing is tidied up.
+                std::mem::forget(server);
+                return Ok(Ended::Replaced);
+            }
+            Err(error) => {
+                error!("no reload, this process goes on: {error}");
+                request.answer(Err(error.to_string()));
+                if matches!(error, ReloadError::Stopping) {
+                    break;
+                }
+            }
+        }
+    }
     info!("stopping; a second signal ends running statements at once");
     notify::stopping("stopping");
-    close.send_replace(true);
-    let mut closed = async || while loops.join_next().await.is_some() {};
-    if settings.worker_sockets.is_some() {
-        let _ = tokio::time::timeout(LAST_LOGINS, closed()).await;
-    }
-    stop.send_replace(true);
-    closed().await;
-    drop(doors);
+    let last_logins = match config.settings.worker_sockets {
+        Some(_) => LAST_LOGINS,
+        None => Duration::ZERO,
+    };
+    server.close(last_logins).await;
     let ended = tokio::select! {
-        () = workers.stop(settings.shutdown_timeout) => Ended::Drained,
+        () = server.workers.stop(config.settings.shutdown_timeout) => Ended::Drained,
         // It ends no later than it has promised, which systemd need not know.
         () = notify::take_time() => Ended::Forced,
         () = signals.next() => Ended::Forced,
     };
     if ended == Ended::Forced {
-        workers.kill().await;
+        server.workers.kill().await;
     }
     info!("stopped");
     Ok(ended)
@@ -196,34 +200,6 @@ fn keeper() -> Option<Arc<Keeper>> {
         Err(error) => {
             warn!(%error, "connections in handshake would not survive this process");
             None
-        }
-    }
-}
-
-/// Goes on with connections that an earlier process has left in their handshake.
-fn resume(kept: Vec<(OwnedFd, Box<Kept>)>, front: &Arc<Front>) {
-    if !kept.is_empty() {
-        info!(connections = kept.len(), "going on with handshakes");
-    }
-    for (fd, kept) in kept {
-        match Socket::take_up(fd, kept) {
-            Ok(socket) => drop(tokio::spawn(serve(front.clone(), socket))),
-            Err(error) => debug!(%error, "a connection in handshake is gone"),
-        }
-    }
-}
-
-/// Tells of the sessions that workers have those who count them.
-async fn follow_sessions(mut events: mpsc::UnboundedReceiver<SessionEvent>, limits: Arc<Limits>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            SessionEvent::Adopted { backend_id, address } => {
-                debug!(backend_id, address, "a session goes on");
-                if let Ok(address) = address.parse::<SocketAddr>() {
-                    limits.session_found(backend_id, address.ip());
-                }
-            }
-            SessionEvent::Ended { backend_id } => limits.session_ended(backend_id),
         }
     }
 }
@@ -242,31 +218,49 @@ fn become_worker(config: &Config) -> StartError {
     StartError::Spawn { path, source }
 }
 
-/// Says how to connect, to whoever has started this; systemd only wants to know
-/// that it is so, and has said the rest itself.
-fn announce(
-    config: &Config,
-    doors: &Doors,
-    certificate: Option<&Certificate>,
-    local: &standalone::LocalUsers,
-) {
-    let version = env!("CARGO_PKG_VERSION");
-    let addresses: Vec<String> = doors.addresses.iter().map(SocketAddr::to_string).collect();
-    info!(
-        version,
-        addresses = addresses.join(", "),
-        socket = doors.unix.as_ref().map(|path| path.display().to_string()),
-        "listening"
-    );
-    if doors.inherited {
-        return;
+/// What is said once the server is ready, to whoever has started it; systemd only
+/// wants to know that it is, and has said the rest itself.
+struct Invitation {
+    text: Option<String>,
+    addresses: String,
+    socket: Option<String>,
+}
+
+impl Invitation {
+    fn new(config: &Config, ground: &Ground, doors: &Doors) -> Self {
+        let addresses: Vec<String> = doors.addresses.iter().map(SocketAddr::to_string).collect();
+        Self {
+            text: (!doors.of_a_unit).then(|| invite(config, ground, doors)),
+            addresses: addresses.join(", "),
+            socket: doors.unix.as_ref().map(|path| path.display().to_string()),
+        }
     }
+
+    fn announce(self) {
+        let Self {
+            text,
+            addresses,
+            socket,
+        } = self;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            addresses, socket, "listening"
+        );
+        if let Some(text) = text {
+            // Nobody may be reading it.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            let _ = std::io::stdout().flush();
+        }
+    }
+}
+
+fn invite(config: &Config, ground: &Ground, doors: &Doors) -> String {
     let (host, unix) = (&config.settings.host, doors.unix.as_deref());
     let port = doors
         .addresses
         .first()
         .map_or(config.settings.port, SocketAddr::port);
-    let mut text = format!("duckgres {version} is ready.\n");
+    let mut text = format!("duckgres {} is ready.\n", env!("CARGO_PKG_VERSION"));
     text += &format!("  Data       {}\n", config.data_dir.display());
     if !host.is_empty() {
         text += &format!("  TCP        {} port {port}\n", host.join(", "));
@@ -274,12 +268,10 @@ fn announce(
     if let Some(path) = unix {
         text += &format!("  Socket     {}\n", path.display());
     }
-    if let Some(command) = psql_command(host, port, unix, certificate, local) {
+    if let Some(command) = psql_command(host, port, unix, ground.certificate.as_ref(), &ground.users) {
         text += &format!("\nConnect with:\n\n  {command}\n\n");
     }
-    // Nobody may be reading it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    let _ = std::io::stdout().flush();
+    text
 }
 
 /// A session is a socket: workers inherit the limit. Nothing here uses select(2),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::duty::Duty;
 use super::observe::Observer;
 use crate::systemd::notify;
 
@@ -20,9 +21,9 @@ pub type Knock = oneshot::Sender<()>;
 /// How often the line is looked at again; it is sent when it is another one.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells until the runtime ends; nothing if systemd has not asked. `doors` are
+/// Tells while this process is on duty, until the runtime ends; nothing if systemd has not asked. `doors` are
 /// those of every accept loop.
-pub async fn report(observer: Arc<Observer>, doors: Vec<mpsc::Sender<Knock>>) {
+pub async fn report(observer: Arc<Observer>, doors: Vec<mpsc::Sender<Knock>>, mut duty: Duty) {
     if !notify::is_asked_for() {
         return;
     }
@@ -32,6 +33,8 @@ pub async fn report(observer: Arc<Observer>, doors: Vec<mpsc::Sender<Knock>>) {
     let mut shown = String::new();
     let mut due = Instant::now();
     loop {
+        // Another process speaks for the service meanwhile.
+        duty.begins().await;
         if let Some(interval) = interval
             && Instant::now() >= due
         {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -21,10 +22,15 @@ const BACKLOG: i32 = 1024;
 
 /// The place of one worker's sockets, a directory of their own.
 pub struct WorkerSockets {
-    listening: Option<Listening>,
+    listening: Shared,
+    /// The files are this process's to remove.
+    ours: bool,
     directory: PathBuf,
     handle: OwnedFd,
 }
+
+/// A worker's sockets, for who passes them on. Empty if they are not bound here.
+pub type Shared = Arc<Mutex<Option<Arc<Listening>>>>;
 
 /// The listening sockets.
 pub struct Listening {
@@ -54,23 +60,50 @@ impl WorkerSockets {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
         let handle: OwnedFd = std::fs::File::open(directory)?.into();
         Ok(Self {
-            listening: None,
+            listening: Shared::default(),
+            ours: false,
             directory: directory.to_path_buf(),
             handle,
         })
     }
 
+    /// The same, with the sockets that another process of this server has bound;
+    /// `None` if a worker of an earlier time listens to its own.
+    pub fn inherit(directory: &Path, listening: Option<Listening>) -> io::Result<Self> {
+        let sockets = Self::at(directory)?;
+        *sockets.lock() = listening.map(Arc::new);
+        Ok(sockets)
+    }
+
+    /// The other process has left: the files are ours to remove.
+    pub fn take_over(&mut self) {
+        let bound = self.lock().is_some();
+        self.ours = bound;
+    }
+
+    /// The sockets, as they are at any time.
+    pub fn shared(&self) -> Shared {
+        self.listening.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The sockets, bound now if this process has not. Others of that name are
     /// replaced: no process may be left that listens to them.
-    pub fn bind(&mut self) -> io::Result<&Listening> {
-        let listening = match self.listening.take() {
+    pub fn bind(&mut self) -> io::Result<Arc<Listening>> {
+        let bound = self.lock().clone();
+        let listening = match bound {
             Some(listening) => listening,
-            None => Listening {
+            None => Arc::new(Listening {
                 handoff: listen(&self.handoff_path(), Type::SEQPACKET)?,
                 rpc: listen(&self.rpc_path(), Type::STREAM)?,
-            },
+            }),
         };
-        Ok(self.listening.insert(listening))
+        *self.lock() = Some(listening.clone());
+        self.ours = true;
+        Ok(listening)
     }
 
     /// Whether a process listens to them.
@@ -109,7 +142,7 @@ impl WorkerSockets {
 impl Drop for WorkerSockets {
     fn drop(&mut self) {
         // Those that somebody else has bound may be in use.
-        if self.listening.is_some() {
+        if self.ours {
             self.clear();
         }
     }

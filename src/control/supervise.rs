@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use super::duty::Duty;
 use super::error::StartError;
 use super::pool::{FIRST_REPORT_WITHIN, Worker};
-use super::process::{Process, read_note};
+use super::process::{Process, current};
 use super::sockets::WorkerSockets;
 use crate::config::WorkerConfig;
 
@@ -45,17 +46,19 @@ pub struct Program {
     pub hang_timeout: Duration,
     /// It is told to leave when it has no sessions, and not replaced.
     pub retiring: bool,
+    /// Another control plane looks after it until this one is on duty.
+    pub shared: bool,
 }
 
 impl Program {
     fn spawn(&mut self) -> std::io::Result<Process> {
         let note = self.sockets.note();
-        Process::spawn(&self.path, &self.config, self.sockets.bind()?, &note)
+        Process::spawn(&self.path, &self.config, self.sockets.bind()?.as_ref(), &note)
     }
 
     /// The process that an earlier control plane has left.
     async fn find(&self, worker: &Worker) -> Option<Process> {
-        if let Some(process) = read_note(&self.sockets.note()).and_then(Process::adopt) {
+        if let Some(process) = Process::find(&self.sockets.note()) {
             return Some(process);
         }
         // Killed before it had made the note?
@@ -85,15 +88,24 @@ enum Stop {
 impl Supervisor {
     /// Finds the worker's process, or starts it and waits until it is ready. If
     /// that fails, nothing is tried again: a person is waiting for the reason.
-    pub async fn start(mut program: Program, worker: Arc<Worker>) -> Result<Self, StartError> {
-        let process = match program.find(&worker).await {
+    pub async fn start(mut program: Program, worker: Arc<Worker>, duty: Duty) -> Result<Self, StartError> {
+        let found = match program.shared {
+            true => None,
+            false => program.find(&worker).await,
+        };
+        let process = match found {
+            None if program.shared => {
+                // It may be between two processes: no reason not to go on.
+                worker.ready(FOUND_READY_WITHIN).await;
+                None
+            }
             Some(mut process) => {
                 info!(worker = worker.id, "found the worker, and its sessions with it");
                 tokio::select! {
                     _ = worker.ready(FOUND_READY_WITHIN) => {}
                     _ = process.ended() => {}
                 }
-                process
+                Some(process)
             }
             None => {
                 let path = program.path.clone();
@@ -105,11 +117,11 @@ impl Supervisor {
                     ready = worker.ready(FIRST_REPORT_WITHIN) => if !ready { return Err(StartError::WorkerSilent) },
                     ended = process.ended() => return Err(StartError::WorkerEnded(ended?.unwrap_or_default())),
                 }
-                process
+                Some(process)
             }
         };
         let (stop, stopped) = watch::channel(Stop::No);
-        let task = tokio::spawn(keep_running(program, process, worker, stopped));
+        let task = tokio::spawn(look_after(program, process, worker, duty, stopped));
         Ok(Self { stop, task })
     }
 
@@ -147,66 +159,114 @@ impl Supervisor {
     }
 }
 
-async fn keep_running(
+/// Looks after the worker whenever this process is on duty.
+async fn look_after(
     mut program: Program,
-    mut process: Process,
+    mut process: Option<Process>,
     worker: Arc<Worker>,
+    mut duty: Duty,
     mut stop: watch::Receiver<Stop>,
 ) {
+    loop {
+        duty.begins().await;
+        if program.shared {
+            program.sockets.take_over();
+            process = current(process, &program.sockets.note());
+        }
+        // When the duty ends, another may come before it begins again.
+        program.shared = true;
+        match keep_running(&mut program, process, &worker, &mut duty, &mut stop).await {
+            Left::OffDuty(left) => process = left,
+            Left::Ended => return program.sockets.remove(),
+        }
+    }
+}
+
+/// How a worker was left.
+enum Left {
+    /// To another control plane, as it is.
+    OffDuty(Option<Process>),
+    /// Without a process, for good.
+    Ended,
+}
+
+async fn keep_running(
+    program: &mut Program,
+    mut process: Option<Process>,
+    worker: &Worker,
+    duty: &mut Duty,
+    stop: &mut watch::Receiver<Stop>,
+) -> Left {
     let id = worker.id;
     let mut pause = FIRST_PAUSE;
     loop {
+        let Some(mut running) = process.take() else {
+            worker.process_ended();
+            if program.retiring {
+                return Left::Ended;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = told(stop, Stop::LetGo) => return Left::Ended,
+                () = duty.ends() => return Left::OffDuty(None),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            process = start_again(program, worker, duty);
+            continue;
+        };
         let started = Instant::now();
         tokio::select! {
-            ended = process.ended() => match ended {
+            () = duty.ends() => return Left::OffDuty(Some(running)),
+            ended = running.ended() => match ended {
                 _ if *stop.borrow() != Stop::No => {}
                 Ok(Some(status)) => error!(worker = id, %status, "the worker ended"),
                 Ok(None) => error!(worker = id, "the worker ended"),
                 Err(error) => error!(worker = id, %error, "the worker was lost"),
             },
             reason = worker.hung(program.hang_timeout) => {
-                error!(worker = id, "the worker hangs ({reason}); killing it");
-                process.kill();
+                if duty.act(|| running.kill()).is_none() {
+                    return Left::OffDuty(Some(running));
+                }
+                error!(worker = id, "the worker hangs ({reason}); killed it");
                 tokio::select! {
-                    _ = process.ended() => {}
-                    () = told(&mut stop, Stop::WhenDone) => return end(program, process, stop).await,
+                    _ = running.ended() => {}
+                    () = told(stop, Stop::WhenDone) => return end(running, stop).await,
                 }
             }
             () = worker.vacant(), if program.retiring => {
                 info!(worker = id, "the worker is not configured any more, and has no sessions left");
                 worker.shut_down().await;
                 tokio::select! {
-                    _ = process.ended() => {}
-                    () = tokio::time::sleep(EXIT_WITHIN) => process.kill(),
-                    () = told(&mut stop, Stop::WhenDone) => return end(program, process, stop).await,
+                    _ = running.ended() => {}
+                    () = tokio::time::sleep(EXIT_WITHIN) => running.kill(),
+                    () = told(stop, Stop::WhenDone) => return end(running, stop).await,
                 }
             }
-            () = told(&mut stop, Stop::WhenDone) => return end(program, process, stop).await,
-        }
-        worker.process_ended();
-        if program.retiring {
-            return program.sockets.remove();
+            () = told(stop, Stop::WhenDone) => return end(running, stop).await,
         }
         if started.elapsed() >= HEALTHY_AFTER {
             pause = FIRST_PAUSE;
         }
-        process = loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = told(&mut stop, Stop::LetGo) => return program.sockets.remove(),
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            worker.process_begins();
-            match program.spawn() {
-                Ok(process) => {
-                    worker.tally.restarted();
-                    info!(worker = id, "started the worker again");
-                    break process;
-                }
-                Err(error) => error!(worker = id, %error, "the worker cannot be started"),
-            }
-        };
     }
+}
+
+/// The next process, if there can be one now.
+fn start_again(program: &mut Program, worker: &Worker, duty: &Duty) -> Option<Process> {
+    duty.act(|| {
+        worker.process_begins();
+        match program.spawn() {
+            Ok(process) => {
+                worker.tally.restarted();
+                info!(worker = worker.id, "started the worker again");
+                Some(process)
+            }
+            Err(error) => {
+                error!(worker = worker.id, %error, "the worker cannot be started");
+                None
+            }
+        }
+    })
+    .flatten()
 }
 
 /// Waits for an order, or one that goes further; a supervisor that is gone has
@@ -215,7 +275,7 @@ async fn told(stop: &mut watch::Receiver<Stop>, order: Stop) {
     let _ = stop.wait_for(|stop| *stop >= order).await;
 }
 
-async fn end(program: Program, mut process: Process, mut stop: watch::Receiver<Stop>) {
+async fn end(mut process: Process, stop: &mut watch::Receiver<Stop>) -> Left {
     process.terminate();
     let in_time = tokio::select! {
         _ = process.ended() => true,
@@ -223,13 +283,13 @@ async fn end(program: Program, mut process: Process, mut stop: watch::Receiver<S
             warn!("the worker does not exit; killing it");
             false
         }
-        () = told(&mut stop, Stop::Now) => false,
+        () = told(stop, Stop::Now) => false,
     };
     if !in_time {
         process.kill();
         let _ = process.ended().await;
     }
-    program.sockets.remove();
+    Left::Ended
 }
 
 /// The worker's program: as configured, or from where packages and builds put it.

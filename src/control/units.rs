@@ -17,11 +17,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::backend_id::MAX_WORKER;
-use super::pool::{Pool, Worker};
+use super::pool::{Orders, Pool, Worker};
 use super::process::Name;
 use super::questions;
 use super::sockets::{HANDOFF, RPC};
-use crate::proto::ConfigureRequest;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Units {
     directory: PathBuf,
     pool: Arc<Pool>,
-    orders: watch::Sender<ConfigureRequest>,
+    orders: watch::Sender<Orders>,
     /// The processes that were seen last.
     processes: BTreeMap<u16, Name>,
     /// What was wrong with the directory, which is said once.
@@ -39,7 +38,7 @@ pub struct Units {
 impl Units {
     /// Whatever the pool has is kept as the directory says, and told `orders`, with
     /// the number of workers in them.
-    pub fn new(directory: &Path, pool: Arc<Pool>, orders: watch::Sender<ConfigureRequest>) -> Self {
+    pub fn new(directory: &Path, pool: Arc<Pool>, orders: watch::Sender<Orders>) -> Self {
         Self {
             directory: directory.to_path_buf(),
             pool,
@@ -73,8 +72,8 @@ impl Units {
         // They share the machine's memory.
         let count = u32::try_from(present.len()).unwrap_or(u32::MAX);
         self.orders.send_if_modified(|orders| {
-            let changed = orders.worker_count != count;
-            orders.worker_count = count;
+            let changed = orders.settings.worker_count != count;
+            orders.settings.worker_count = count;
             changed
         });
         for id in &present {

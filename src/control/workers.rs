@@ -1,8 +1,9 @@
 //! All workers of this server: started or found, told their settings, stopped.
 //! Those that systemd runs are only found and told (see [`units`](super::units)).
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -11,13 +12,14 @@ use tracing::warn;
 
 use super::backend_id::MAX_WORKER;
 use super::data_dir::DataDir;
+use super::duty::Duty;
 use super::error::StartError;
 use super::ledger::{Ledger, SessionEvent};
 use super::placement::Patience;
-use super::pool::{Pool, Queue, Worker};
-use super::process::{Process, read_note};
+use super::pool::{Orders, Pool, Queue, Worker};
+use super::process::Process;
 use super::questions;
-use super::sockets::WorkerSockets;
+use super::sockets::{Listening, Shared, WorkerSockets};
 use super::supervise::{Program, Supervisor, find_program};
 use super::units::Units;
 use crate::config::{Config, Settings, WorkerConfig};
@@ -27,38 +29,59 @@ use crate::proto::{ConfigureRequest, Remote};
 /// workers that have not reported yet.
 const FIRST_REPORTS: Duration = Duration::from_secs(10);
 
+/// How long workers of systemd's are waited for at a reload.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
 /// The workers and their supervisors.
 pub struct Workers {
     /// Where sessions go.
     pub pool: Arc<Pool>,
     supervisors: Vec<Supervisor>,
-    orders: watch::Sender<ConfigureRequest>,
+    sockets: Vec<(u16, Shared)>,
+}
+
+/// What another control plane of this server hands over of its workers.
+#[derive(Default)]
+pub struct Inherited {
+    /// Those that it looks after until this one is on duty.
+    pub shared: HashSet<u16>,
+    /// The sockets that it has bound for them.
+    pub sockets: HashMap<u16, Listening>,
 }
 
 impl Workers {
     /// Takes up the workers that an earlier control plane has left, starts those
     /// that are missing, and returns when they are ready; those of systemd's are
-    /// not waited for. What happens to sessions is told to `events`.
+    /// not waited for. Those that are inherited are only looked at, and none gets
+    /// orders, until `duty` begins. What happens to sessions is told to `events`.
     pub async fn start(
         config: &Config,
         data_dir: &DataDir,
+        inherited: Inherited,
+        duty: Duty,
         events: mpsc::UnboundedSender<SessionEvent>,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
         match &config.settings.worker_sockets {
-            Some(directory) => Ok(Self::follow(directory, &config.settings, events, stopping)),
-            None => Self::supervise(config, data_dir, events, stopping).await,
+            Some(directory) => {
+                let workers = Self::follow(directory, &config.settings, duty, events, stopping);
+                workers.look_at(&inherited.shared).await;
+                Ok(workers)
+            }
+            None => Self::supervise(config, data_dir, inherited, duty, events, stopping).await,
         }
     }
 
     fn follow(
         directory: &Path,
         settings: &Settings,
+        duty: Duty,
         events: mpsc::UnboundedSender<SessionEvent>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let ledger = Ledger::new([], patience(settings), events);
-        let orders = watch::Sender::new(orders(settings));
+        let orders = watch::Sender::new(Orders::new(orders(settings)));
+        tokio::spawn(give_orders(orders.clone(), duty));
         let pool = Pool::new([], ledger, queue(settings), stopping);
         let mut units = Units::new(directory, pool.clone(), orders.clone());
         units.look();
@@ -72,13 +95,28 @@ impl Workers {
         Self {
             pool,
             supervisors: Vec::new(),
-            orders,
+            sockets: Vec::new(),
         }
+    }
+
+    /// Returns when those have reported, so that nobody waits for them later. They
+    /// may be away: no reason not to go on.
+    async fn look_at(&self, shared: &HashSet<u16>) {
+        let reports = async {
+            for worker in self.pool.workers() {
+                if shared.contains(&worker.id) {
+                    worker.ready(FIRST_LOOK).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_LOOK, reports).await;
     }
 
     async fn supervise(
         config: &Config,
         data_dir: &DataDir,
+        mut inherited: Inherited,
+        duty: Duty,
         events: mpsc::UnboundedSender<SessionEvent>,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, StartError> {
@@ -93,7 +131,8 @@ impl Workers {
             .chain(left_over(&run, count).into_iter().map(|id| (id, true)))
         {
             let directory = directory(&run, id);
-            let sockets = WorkerSockets::at(&directory).map_err(StartError::path(&directory))?;
+            let sockets = WorkerSockets::inherit(&directory, inherited.sockets.remove(&id))
+                .map_err(StartError::path(&directory))?;
             places.push((id, retiring, sockets));
         }
         let ledger = Ledger::new(
@@ -101,8 +140,11 @@ impl Workers {
             patience(settings),
             events,
         );
-        let (orders, ordered) = watch::channel(orders(settings));
+        let (orders, ordered) = watch::channel(Orders::new(orders(settings)));
+        tokio::spawn(give_orders(orders, duty.clone()));
         let (mut workers, mut starting) = (Vec::new(), JoinSet::new());
+        let shared = |(id, _, sockets): &(u16, bool, WorkerSockets)| (*id, sockets.shared());
+        let shared = places.iter().map(shared).collect();
         for (id, retiring, sockets) in places {
             let worker = Worker::new(
                 id,
@@ -117,8 +159,9 @@ impl Workers {
                 sockets,
                 hang_timeout: settings.hang_timeout,
                 retiring,
+                shared: inherited.shared.contains(&id),
             };
-            starting.spawn(Supervisor::start(program, worker.clone()));
+            starting.spawn(Supervisor::start(program, worker.clone(), duty.clone()));
             workers.push(worker);
         }
         let mut supervisors = Vec::new();
@@ -132,22 +175,17 @@ impl Workers {
         Ok(Self {
             pool,
             supervisors,
-            orders,
+            sockets: shared,
         })
     }
 
-    /// Tells every worker, now and when it is started again, to go by these settings.
-    pub fn configure(&self, settings: &Settings) {
-        let mut new = orders(settings);
-        self.orders.send_if_modified(|orders| {
-            if settings.worker_sockets.is_some() {
-                // Counted, not configured.
-                new.worker_count = orders.worker_count;
-            }
-            let changed = *orders != new;
-            *orders = new.clone();
-            changed
-        });
+    /// The sockets that this process has bound or inherited, by the worker's number.
+    pub fn sockets(&self) -> Vec<(u16, Arc<Listening>)> {
+        let bound = |shared: &Shared| shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.sockets
+            .iter()
+            .filter_map(|(id, shared)| Some((*id, bound(shared)?)))
+            .collect()
     }
 
     /// Drains the workers for at most `grace`, then ends them. Those of systemd's
@@ -173,6 +211,16 @@ impl Workers {
         for supervisor in &mut self.supervisors {
             supervisor.stop().await;
         }
+    }
+}
+
+/// Orders are given by who is on duty.
+async fn give_orders(orders: watch::Sender<Orders>, mut duty: Duty) {
+    loop {
+        duty.begins().await;
+        orders.send_modify(|orders| orders.given = true);
+        duty.ends().await;
+        orders.send_modify(|orders| orders.given = false);
     }
 }
 
@@ -245,9 +293,6 @@ fn left_over(run: &Path, count: u16) -> Vec<u16> {
     entries
         .filter_map(|entry| number(entry.file_name()))
         .filter(|id| *id > count && *id <= MAX_WORKER)
-        .filter(|id| {
-            let note = read_note(&directory(run, *id).join("process"));
-            note.and_then(Process::adopt).is_some()
-        })
+        .filter(|id| Process::find(&directory(run, *id).join("process")).is_some())
         .collect()
 }

@@ -15,11 +15,8 @@ const SEALS: SealFlags = SealFlags::SEAL
     .union(SealFlags::WRITE);
 
 /// A sealed memfd with these bytes.
-pub(super) fn create(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let fd = memfd_create(
-        "duckgres-session",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
+pub(crate) fn create(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memfd_create("duckgres", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;
     fcntl_add_seals(&file, SEALS)?;
@@ -28,7 +25,7 @@ pub(super) fn create(bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// The bytes of a sealed memfd that has exactly `length` of them. The caller has
 /// bounded `length`; nothing is allocated before the file is known to have them.
-pub(super) fn read(fd: OwnedFd, length: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read(fd: OwnedFd, length: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let invalid = |message| io::Error::new(io::ErrorKind::InvalidData, message);
     // Any other file fails here with EINVAL: reading it might block.
     let seals = fcntl_get_seals(&fd).map_err(|_| invalid("the payload is not in a memfd"))?;

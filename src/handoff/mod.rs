@@ -13,7 +13,7 @@
 //! A session whose handshake another process could do again comes with its
 //! [`Tape`], and is the receiver's only if that can still be claimed.
 
-mod memfd;
+pub(crate) mod memfd;
 mod receive;
 mod send;
 mod session;

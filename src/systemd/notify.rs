@@ -43,6 +43,13 @@ pub fn status(status: &str) {
     say(&[NotifyState::Status(status)]);
 }
 
+/// The service serves as that process from now on; for a message of another one, the
+/// service must say `NotifyAccess=all`. In one datagram, so that there is no moment
+/// without a main process that is ready.
+pub fn main_process(id: u32) {
+    say(&[NotifyState::MainPid(id), NotifyState::Ready]);
+}
+
 /// The service begins to stop.
 pub fn stopping(status: &str) {
     say(&[NotifyState::Stopping, NotifyState::Status(status)]);

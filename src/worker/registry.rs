@@ -21,7 +21,14 @@ pub(super) struct Registry {
 struct Sessions {
     by_id: HashMap<i32, Entry>,
     /// Those who are told which sessions end.
-    followers: Vec<mpsc::UnboundedSender<i32>>,
+    followers: Vec<mpsc::UnboundedSender<Change>>,
+}
+
+/// What followers are told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    Begun(LiveSession),
+    Ended(i32),
 }
 
 #[derive(Debug)]
@@ -57,6 +64,11 @@ impl Entry {
 impl Sessions {
     fn handles(&self) -> impl Iterator<Item = &Arc<Handle>> {
         self.by_id.values().filter_map(|entry| entry.handle.as_ref())
+    }
+
+    fn tell(&mut self, change: &Change) {
+        self.followers
+            .retain(|follower| follower.send(change.clone()).is_ok());
     }
 
     fn live(&self) -> Vec<LiveSession> {
@@ -101,6 +113,7 @@ impl Registry {
         if sessions.by_id.contains_key(&backend_id) {
             return Err(Full::InUse);
         }
+        sessions.tell(&Change::Begun(about.clone()));
         let wake = Arc::new(Notify::new());
         let entry = Entry {
             about,
@@ -154,13 +167,13 @@ impl Registry {
         self.lock().live()
     }
 
-    /// The sessions that there are now, and from now on the ids of those that end.
-    pub(super) fn follow(&self) -> (Vec<LiveSession>, mpsc::UnboundedReceiver<i32>) {
-        let (follower, ended) = mpsc::unbounded_channel();
+    /// The sessions that there are now, and from now on those that come and go.
+    pub(super) fn follow(&self) -> (Vec<LiveSession>, mpsc::UnboundedReceiver<Change>) {
+        let (follower, changes) = mpsc::unbounded_channel();
         let mut sessions = self.lock();
         sessions.followers.retain(|follower| !follower.is_closed());
         sessions.followers.push(follower);
-        (sessions.live(), ended)
+        (sessions.live(), changes)
     }
 
     /// Ends the sessions of a database whose instance cannot be used any more:
@@ -340,7 +353,7 @@ impl Drop for Place {
         let mut sessions = self.registry.lock();
         sessions.by_id.remove(&self.backend_id);
         let id = self.backend_id;
-        sessions.followers.retain(|follower| follower.send(id).is_ok());
+        sessions.tell(&Change::Ended(id));
         self.registry.changed(&sessions);
     }
 }
@@ -358,15 +371,22 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_learns_who_is_here_and_then_who_leaves() {
+    fn a_follower_learns_who_is_here_and_then_who_comes_and_leaves() {
         let registry = Arc::new(Registry::default());
         let first = registry.reserve(about(1)).unwrap();
-        let (live, mut ended) = registry.follow();
+        let (live, mut changes) = registry.follow();
         assert_eq!(live, [about(1)]);
         let second = registry.reserve(about(2)).unwrap();
         assert_eq!(registry.count(), 2);
         drop((second, first));
-        assert_eq!((ended.try_recv(), ended.try_recv()), (Ok(2), Ok(1)));
+        assert_eq!(
+            (changes.try_recv(), changes.try_recv(), changes.try_recv()),
+            (
+                Ok(Change::Begun(about(2))),
+                Ok(Change::Ended(2)),
+                Ok(Change::Ended(1))
+            )
+        );
         assert!(registry.live().is_empty());
     }
 

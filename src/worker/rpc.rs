@@ -14,6 +14,7 @@ use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream, UnixListen
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::registry::Change;
 use super::remote::Settings;
 use super::{Worker, memory, stop_statement};
 use crate::engine::Signal;
@@ -57,7 +58,7 @@ struct Management {
     worker: Arc<Worker>,
 }
 
-fn report(worker: &Worker, live: Option<Vec<LiveSession>>, ended: Vec<i32>) -> Report {
+fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i32>) -> Report {
     let process_id = std::process::id();
     Report {
         worker_id: u32::from(worker.id),
@@ -67,8 +68,8 @@ fn report(worker: &Worker, live: Option<Vec<LiveSession>>, ended: Vec<i32>) -> R
         draining: worker.registry.is_draining(),
         process_id,
         start_time: crate::process::start_time(process_id).unwrap_or_default(),
-        snapshot: live.is_some(),
-        live: live.unwrap_or_default(),
+        snapshot,
+        live,
         ended,
         hung: worker.probe.hung().unwrap_or_default(),
     }
@@ -147,7 +148,7 @@ impl Service for Management {
         let worker = self.worker.clone();
         tokio::spawn(async move {
             let _attended = worker.attendance.attend();
-            let (live, mut ended) = worker.registry.follow();
+            let (live, mut changes) = worker.registry.follow();
             let mut live = Some(live);
             let mut last_snapshot = Instant::now();
             loop {
@@ -156,11 +157,18 @@ impl Service for Management {
                     live = Some(worker.registry.live());
                     last_snapshot = Instant::now();
                 }
-                let mut gone = Vec::new();
-                while let Ok(id) = ended.try_recv() {
-                    gone.push(id);
+                let (mut begun, mut ended) = (Vec::new(), Vec::new());
+                while let Ok(change) = changes.try_recv() {
+                    match change {
+                        Change::Begun(session) => begun.push(session),
+                        Change::Ended(id) => ended.push(id),
+                    }
                 }
-                if sender.send(Ok(report(&worker, live.take(), gone))).await.is_err() {
+                let snapshot = live.is_some();
+                // Those may have come after the snapshot was taken.
+                let live = live.take().into_iter().flatten().chain(begun).collect();
+                let report = report(&worker, snapshot, live, ended);
+                if sender.send(Ok(report)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(BREATH).await;

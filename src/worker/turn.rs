@@ -63,7 +63,7 @@ async fn take(lock: &Path) -> io::Result<File> {
     let locked = tokio::task::spawn_blocking(move || Flock::lock(file, FlockArg::LockExclusive));
     match locked.await.map_err(io::Error::other)? {
         Ok(lock) => {
-            let file = lock.try_clone().map_err(io::Error::from)?;
+            let file = lock.try_clone()?;
             // Its drop would release the lock of all copies.
             std::mem::forget(lock);
             Ok(file)

@@ -5,7 +5,9 @@
 //! where there is an event to wait for.
 
 pub mod message;
+pub mod processes;
 pub mod programs;
+mod replace;
 pub mod server;
 pub mod session;
 pub mod terminal;

@@ -8,10 +8,11 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -20,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
+use super::processes::{is_running, resident_bytes};
 use super::{PATIENCE, Session, Transport, eventually};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,10 +44,12 @@ pub struct Server {
     /// The command line that the server printed for its user. Empty for PostgreSQL.
     pub invitation: String,
     process: Child,
+    /// The process that took its place; 0: none has.
+    pub(super) successor: AtomicU32,
     /// What it was started with.
     arguments: Vec<String>,
     /// Holds everything the server writes. Removed when the server is dropped.
-    home: TempDir,
+    pub(super) home: TempDir,
 }
 
 /// The password of the users `u0` to `u9`.
@@ -85,7 +89,22 @@ impl Server {
 
     /// `duckgres --port 0 --data-dir <new>` and further arguments.
     pub fn duckgres(arguments: &[&str]) -> Server {
-        Server::duckgres_in(TempDir::with_prefix("duckgres-test-").unwrap(), arguments, None)
+        Server::duckgres_in(
+            TempDir::with_prefix("duckgres-test-").unwrap(),
+            arguments,
+            None,
+            &[],
+        )
+    }
+
+    /// With these environment variables.
+    pub fn in_environment(variables: &[(&str, &str)]) -> Server {
+        Server::duckgres_in(
+            TempDir::with_prefix("duckgres-test-").unwrap(),
+            &[],
+            None,
+            variables,
+        )
     }
 
     /// With this configuration file, which has a user of this name and password.
@@ -95,7 +114,7 @@ impl Server {
         fs::write(&file, yaml).unwrap();
         let mut all = vec!["--config", file.to_str().unwrap()];
         all.extend(arguments);
-        Server::duckgres_in(home, &all, Some(login))
+        Server::duckgres_in(home, &all, Some(login), &[])
     }
 
     /// A control plane with several workers, and the users `u0` to `u9`. `user`
@@ -121,7 +140,7 @@ impl Server {
         let mut all = vec!["--mode", "control-plane", "--worker-count", &count];
         all.extend(paths.iter().flatten().map(String::as_str));
         all.extend(arguments);
-        Server::duckgres_in(home, &all, None)
+        Server::duckgres_in(home, &all, None, &[])
     }
 
     /// The same server once more, with what it has stored, after `stop` or `die`.
@@ -134,7 +153,7 @@ impl Server {
     pub fn start_again_with(mut self, arguments: &[&str]) -> Server {
         let home = std::mem::replace(&mut self.home, TempDir::new().unwrap());
         drop(self);
-        Server::duckgres_in(home, arguments, None)
+        Server::duckgres_in(home, arguments, None, &[])
     }
 
     /// What the server was started with.
@@ -158,10 +177,19 @@ impl Server {
         })
     }
 
-    fn duckgres_in(home: TempDir, arguments: &[&str], login: Option<(&str, &str)>) -> Server {
+    fn duckgres_in(
+        home: TempDir,
+        arguments: &[&str],
+        login: Option<(&str, &str)>,
+        environment: &[(&str, &str)],
+    ) -> Server {
         let data = home.path().join("data");
         let log = home.path().join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_duckgres"));
+        let program = home.path().join("duckgres");
+        if !program.exists() {
+            symlink(env!("CARGO_BIN_EXE_duckgres"), &program).unwrap();
+        }
+        let mut command = Command::new(&program);
         command
             .args(["--port", "0", "--data-dir"])
             .arg(&data)
@@ -190,6 +218,7 @@ impl Server {
         for (name, _) in env::vars().filter(|(name, _)| name.starts_with("DUCKGRES_")) {
             command.env_remove(name);
         }
+        command.envs(environment.iter().copied());
         let mut process = spawn(&mut command);
         let invitation = first_line_with(&mut process, "psql 'postgresql://", &log);
         let address = invitation
@@ -221,6 +250,7 @@ impl Server {
             certificate,
             invitation,
             process,
+            successor: AtomicU32::new(0),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             home,
         }
@@ -331,6 +361,7 @@ impl Server {
             certificate: file("server.crt"),
             invitation: String::new(),
             process: spawn(&mut command),
+            successor: AtomicU32::new(0),
             arguments: Vec::new(),
             home,
         };
@@ -353,7 +384,11 @@ impl Server {
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.successor().unwrap_or_else(|| self.process.id())
+    }
+
+    fn successor(&self) -> Option<u32> {
+        Some(self.successor.load(Ordering::SeqCst)).filter(|process| *process != 0)
     }
 
     /// What the server has logged.
@@ -372,6 +407,9 @@ impl Server {
     /// Waits for the end of a server that was killed.
     pub fn reap(&mut self) {
         self.process.wait().unwrap();
+        if let Some(successor) = self.successor() {
+            eventually("the server is gone", || (!is_running(successor)).then_some(()));
+        }
     }
 
     /// A file that is gone when the server is.
@@ -390,6 +428,11 @@ impl Server {
     /// mean not to wait for running statements.
     #[track_caller]
     pub fn exit_status(&mut self) -> ExitStatus {
+        if let Some(successor) = self.successor() {
+            eventually("the server has stopped", || {
+                (!is_running(successor)).then_some(())
+            });
+        }
         eventually("the server has stopped", || self.process.try_wait().unwrap())
     }
 
@@ -400,32 +443,6 @@ impl Server {
             Kind::Postgres => Signal::SIGINT,
         };
         self.signal(signal);
-    }
-
-    /// The processes of this server: itself and all its descendants.
-    pub fn processes(&self) -> Vec<u32> {
-        let mut family = vec![self.pid()];
-        let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: u32| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-                // The command's name is in parentheses and may contain anything.
-                let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-                Some((pid, parent))
-            })
-            .collect();
-        let mut next = 0;
-        while let Some(parent) = family.get(next).copied() {
-            family.extend(
-                parents
-                    .iter()
-                    .filter(|(_, of)| *of == parent)
-                    .map(|(pid, _)| *pid),
-            );
-            next += 1;
-        }
-        family
     }
 
     /// The memory that all processes of this server have resident.
@@ -448,7 +465,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Ok(None) = self.process.try_wait() {
+        let runs = match self.successor() {
+            Some(successor) => is_running(successor),
+            None => matches!(self.process.try_wait(), Ok(None)),
+        };
+        if runs {
             self.stop();
         }
         if thread::panicking() {
@@ -540,15 +561,6 @@ pub fn limit_files(process: u32, bytes: Option<u64>) {
         maximum: None,
     };
     rustix::process::prlimit(process, rustix::process::Resource::Fsize, limit).unwrap();
-}
-
-/// The memory that a process has resident for itself; 0 when it is gone.
-/// Pages of files, such as libduckdb's code, are shared and do not count.
-pub fn resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kibibytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kibibytes.unwrap_or(0) << 10
 }
 
 /// Starts a child that is stopped when the thread that started it is gone.

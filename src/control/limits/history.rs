@@ -25,6 +25,15 @@ struct Count {
     since: Instant,
 }
 
+/// What there is to remember.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// When who failed.
+    pub failures: Vec<(Instant, Network)>,
+    /// Until when who is banned.
+    pub bans: Vec<(Instant, Network)>,
+}
+
 impl History {
     /// For how much longer the address is banned, if it is.
     pub fn banned(&mut self, network: Network, now: Instant) -> Option<Duration> {
@@ -62,6 +71,50 @@ impl History {
         self.bans.push_back((now + policy.ban, network));
         self.until.insert(network, now + policy.ban);
         true
+    }
+
+    /// The failures that count and the bans in force, each with when it began or
+    /// will end, of those that have begun since then. Oldest first.
+    pub fn since(&mut self, began: Option<Instant>, now: Instant, policy: &Policy) -> Past {
+        self.end_bans(now);
+        let counts = |when: Instant, network: &Network| {
+            let count = self.counts.get(network);
+            count.is_some_and(|count| count.since <= when)
+        };
+        Past {
+            failures: self
+                .failures
+                .iter()
+                .filter(|(when, network)| began.is_none_or(|began| *when >= began) && counts(*when, network))
+                .copied()
+                .collect(),
+            bans: self
+                .bans
+                .iter()
+                .filter(|(until, _)| began.is_none_or(|began| *until >= began + policy.ban))
+                .copied()
+                .collect(),
+        }
+    }
+
+    /// Goes on from another's past, as this policy sees it.
+    pub fn add(&mut self, past: Past, now: Instant, policy: &Policy) {
+        if policy.max_failed_attempts == 0 {
+            return;
+        }
+        self.end_bans(now);
+        for (until, network) in past.bans {
+            // In order, because no ban ends later than one that begins now.
+            let until = until.min(now + policy.ban);
+            if until > now && self.bans.len() < REMEMBERED && !self.until.contains_key(&network) {
+                self.until.insert(network, until);
+                let place = self.bans.partition_point(|(earlier, _)| *earlier <= until);
+                self.bans.insert(place, (until, network));
+            }
+        }
+        for (when, network) in past.failures {
+            self.failed(network, when.min(now), policy);
+        }
     }
 
     /// All bans that are in force, in the order in which they end.

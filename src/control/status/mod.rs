@@ -1,5 +1,5 @@
-//! `duckgres status`: what the server is doing, asked over a Unix socket in the
-//! data directory.
+//! `duckgres status` and `duckgres reload`: what the server is doing, and to be
+//! another, asked over a Unix socket in the data directory.
 //!
 //! The socket has mode 0600, and whoever connects is looked at as well
 //! (SO_PEERCRED): the server's own user and root are answered, nobody else.
@@ -8,36 +8,50 @@
 mod show;
 mod table;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-pub use show::{Ask, StatusError, show};
+pub use show::{Ask, StatusError, reload, show};
 
 use super::data_dir::private_directory;
+use super::duty::Duty;
 use super::error::StartError;
 use super::observe::Observer;
+use super::reload;
 use super::sockets::address;
 use crate::proto::control_server::{Control, ControlServer};
-use crate::proto::{BanStatus, DatabaseStatus, StatusReply, StatusRequest, UserStatus, WorkerStatus};
+use crate::proto::{
+    BanStatus, DatabaseStatus, ReloadReply, ReloadRequest, StatusReply, StatusRequest, UserStatus,
+    WorkerStatus,
+};
 
 const NAME: &str = "control.sock";
 
 const BACKLOG: i32 = 16;
 
-/// The socket that the operator's tool asks; removed when dropped. Only the owner
-/// of the data directory may make it.
+/// How long answers may take that were asked for before the end.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// The socket that the operator's tool asks; removed when dropped, if it is ours.
+/// Only the owner of the data directory may make it.
 pub struct ControlSocket {
-    listener: Option<UnixListener>,
+    listener: Arc<UnixListener>,
     path: PathBuf,
+    ours: bool,
+    /// The server, and how it is told to finish what it has begun.
+    answering: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
 }
 
 impl ControlSocket {
@@ -47,40 +61,101 @@ impl ControlSocket {
         private_directory(&run).map_err(StartError::path(&run))?;
         let path = run.join(NAME);
         let listener = listen(&run).map_err(StartError::path(&path))?;
-        Ok(Self {
-            listener: Some(listener),
-            path,
-        })
+        Ok(Self::new(listener, path, true))
     }
 
-    /// Answers from now on, until the runtime ends.
-    pub fn serve(&mut self, observer: Arc<Observer>) {
-        let Some(listener) = self.listener.take() else {
-            return;
-        };
+    /// The socket that another process of this server has bound. Its file is left
+    /// alone until [`ControlSocket::take_over`].
+    pub fn inherit(data_dir: &Path, listener: OwnedFd) -> std::io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let path = data_dir.join("run").join(NAME);
+        Ok(Self::new(UnixListener::from_std(listener)?, path, false))
+    }
+
+    fn new(listener: UnixListener, path: PathBuf, ours: bool) -> Self {
+        Self {
+            listener: Arc::new(listener),
+            path,
+            ours,
+            answering: None,
+        }
+    }
+
+    /// The other process has left: the file is ours to remove.
+    pub fn take_over(&mut self) {
+        self.ours = true;
+    }
+
+    /// Answers while this process is on duty, until the runtime ends.
+    pub fn serve(&mut self, observer: Arc<Observer>, reloads: reload::Desk, duty: Duty) {
+        let (connections, incoming) = mpsc::channel(1);
+        tokio::spawn(accept(self.listener.clone(), connections, duty));
         let allowed = [0, geteuid().as_raw()];
-        let incoming = UnixListenerStream::new(listener).filter(move |connection| {
+        let incoming = ReceiverStream::new(incoming).filter(move |connection| {
             // An accept that failed is passed on; a stranger is not.
             connection.as_ref().map_or(true, |stream| {
                 stream.peer_cred().is_ok_and(|peer| allowed.contains(&peer.uid()))
             })
         });
-        let service = ControlServer::new(Answers { observer });
+        let (finish, finished) = oneshot::channel();
         let server = tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming);
-        tokio::spawn(async move {
+            .add_service(ControlServer::new(Answers { observer, reloads }))
+            .serve_with_incoming_shutdown(incoming, async {
+                let _ = finished.await;
+            });
+        let task = tokio::spawn(async move {
             if let Err(error) = server.await {
-                error!(%error, "duckgres status is not answered any more");
+                error!(%error, "the operator's tool is not answered any more");
             }
         });
+        self.answering = Some((task, finish));
+    }
+
+    /// Gives the answers that are being waited for, and no more.
+    pub async fn finish(&mut self) {
+        if let Some((task, finish)) = self.answering.take() {
+            let _ = finish.send(());
+            let _ = tokio::time::timeout(FINISH_WITHIN, task).await;
+        }
+    }
+}
+
+impl AsFd for ControlSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+async fn accept(
+    listener: Arc<UnixListener>,
+    connections: mpsc::Sender<std::io::Result<UnixStream>>,
+    mut duty: Duty,
+) {
+    loop {
+        let Some(accepted) = duty.during(listener.accept()).await else {
+            continue;
+        };
+        if accepted.is_err() {
+            // Out of descriptors: connections that end make room.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if connections
+            .send(accepted.map(|(stream, _)| stream))
+            .await
+            .is_err()
+        {
+            return;
+        }
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // The data directory is still ours.
-        let _ = std::fs::remove_file(&self.path);
+        // So is the data directory.
+        if self.ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -104,12 +179,20 @@ fn listen(run: &Path) -> std::io::Result<UnixListener> {
 
 struct Answers {
     observer: Arc<Observer>,
+    reloads: reload::Desk,
 }
 
 #[tonic::async_trait]
 impl Control for Answers {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         Ok(Response::new(status(&self.observer).await))
+    }
+
+    async fn reload(&self, _: Request<ReloadRequest>) -> Result<Response<ReloadReply>, Status> {
+        match self.reloads.ask().await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(reason) => Err(Status::failed_precondition(reason)),
+        }
     }
 }
 

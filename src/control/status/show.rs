@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::super::sockets::address;
 use super::{NAME, table};
 use crate::proto::control_client::ControlClient;
-use crate::proto::{StatusReply, StatusRequest};
+use crate::proto::{ReloadReply, ReloadRequest, StatusReply, StatusRequest};
 
 /// Longer than the control plane waits for its workers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub struct Ask {
     pub watch: Option<Duration>,
 }
 
-/// Why there is no status.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// Nobody listens.
@@ -54,8 +54,14 @@ pub enum StatusError {
         /// What.
         message: String,
     },
+    /// The server goes on as before.
+    #[error("the reload has failed, and the server goes on as before: {0}")]
+    NotReloaded(String),
+    /// It has ended meanwhile, or was told to.
+    #[error("the duckgres on the data directory {} has ended during the reload: see its log", .0.display())]
+    Lost(PathBuf),
     /// Something of the operating system's.
-    #[error("the status of the data directory {} cannot be asked for: {source}", path.display())]
+    #[error("the duckgres on the data directory {} cannot be asked: {source}", path.display())]
     Io {
         /// Whose.
         path: PathBuf,
@@ -109,6 +115,47 @@ fn say(text: &str) -> bool {
 }
 
 async fn question(data_dir: &Path) -> Result<StatusReply, StatusError> {
+    let asked = async {
+        let mut control = client(data_dir).await?;
+        answer(data_dir, control.status(StatusRequest {}).await)
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StatusError::Silent(data_dir.to_path_buf())),
+    }
+}
+
+/// Has the server on that data directory replaced by a process with the program
+/// and the configuration as they are now, and says so when that serves.
+///
+/// # Errors
+/// Why it does not: then the server goes on as before.
+pub async fn reload(data_dir: &Path) -> Result<(), StatusError> {
+    let mut control = client(data_dir).await?;
+    let reply = control
+        .reload(ReloadRequest {})
+        .await
+        .map_err(|status| match status.code() {
+            tonic::Code::FailedPrecondition => StatusError::NotReloaded(status.message().to_owned()),
+            tonic::Code::Unimplemented => {
+                StatusError::NotReloaded("it is too old for that: restart it".to_owned())
+            }
+            _ => StatusError::Lost(data_dir.to_path_buf()),
+        });
+    let ReloadReply { process_id, version } = reply?.into_inner();
+    say(&format!("duckgres {version} serves, process {process_id}\n"));
+    Ok(())
+}
+
+fn answer<T>(data_dir: &Path, answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, StatusError> {
+    let refused = |status: tonic::Status| StatusError::Refused {
+        path: data_dir.to_path_buf(),
+        message: status.message().to_owned(),
+    };
+    answer.map(tonic::Response::into_inner).map_err(refused)
+}
+
+async fn client(data_dir: &Path) -> Result<ControlClient<Channel>, StatusError> {
     let path = || data_dir.to_path_buf();
     let stream = connect(&data_dir.join("run")).await.map_err(|source| {
         use std::io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
@@ -119,26 +166,18 @@ async fn question(data_dir: &Path) -> Result<StatusReply, StatusError> {
         }
     })?;
     let mut stream = Some(stream);
-    let asked = async {
-        // The address only fills the request's header; the connection is there already.
-        let channel = Endpoint::from_static("http://control")
-            .connect_with_connector(tower::service_fn(move |_| {
-                let stream = stream.take().ok_or(std::io::ErrorKind::NotConnected);
-                async move { Ok::<_, std::io::Error>(TokioIo::new(stream?)) }
-            }))
-            .await
-            .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-        let mut control = ControlClient::new(channel).max_decoding_message_size(LARGEST);
-        control.status(StatusRequest {}).await
-    };
-    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => Err(StatusError::Refused {
+    // The address only fills the request's header; the connection is there already.
+    let channel = Endpoint::from_static("http://control")
+        .connect_with_connector(tower::service_fn(move |_| {
+            let stream = stream.take().ok_or(std::io::ErrorKind::NotConnected);
+            async move { Ok::<_, std::io::Error>(TokioIo::new(stream?)) }
+        }))
+        .await
+        .map_err(|error| StatusError::Refused {
             path: path(),
-            message: status.message().to_owned(),
-        }),
-        Err(_) => Err(StatusError::Silent(path())),
-    }
+            message: error.to_string(),
+        })?;
+    Ok(ControlClient::new(channel).max_decoding_message_size(LARGEST))
 }
 
 pub(super) async fn connect(run: &Path) -> std::io::Result<UnixStream> {

@@ -5,6 +5,6 @@ mod doors;
 mod limits;
 mod login;
 mod negotiation;
-mod rig;
+pub(super) mod rig;
 mod supervision;
 mod units;

@@ -21,6 +21,7 @@ use crate::control::accept::{Listener, accept};
 use crate::control::admission::Admission;
 use crate::control::auth::Authenticator;
 use crate::control::connection::Front;
+use crate::control::duty::Duty;
 use crate::control::fatal::message;
 use crate::control::ledger::Ledger;
 use crate::control::limits::{Limits, Policy};
@@ -29,7 +30,7 @@ use crate::control::logins::Logins;
 use crate::control::negotiate::TlsOffer;
 use crate::control::peer::Peers;
 use crate::control::placement::Patience;
-use crate::control::pool::{Pool, Queue, Worker};
+use crate::control::pool::{Orders, Pool, Queue, Worker};
 use crate::control::proxy::Proxies;
 use crate::control::sockets::{Listening, WorkerSockets};
 use crate::control::{certificate, connection};
@@ -111,9 +112,9 @@ impl Rig {
             worker_id: 1,
             ..Report::default()
         });
-        take_sessions(sockets.bind().unwrap(), &choices, session_sender);
+        take_sessions(&sockets.bind().unwrap(), &choices, session_sender);
         manage(
-            sockets.bind().unwrap(),
+            &sockets.bind().unwrap(),
             Management {
                 report: report.subscribe(),
                 cancels: cancel_sender,
@@ -151,22 +152,25 @@ impl Rig {
             ),
             stopping: stopping.clone(),
         });
-        let (tcp, port) = listen::tcp(&["127.0.0.1".to_owned()], 0).await.unwrap();
-        let mut unix = UnixSocket::bind(&data_dir.join("run"), port).unwrap();
+        let (tcp, port) = listen::tcp(&["127.0.0.1".to_owned()], 0, &mut Vec::new())
+            .await
+            .unwrap();
+        let unix = UnixSocket::bind(&data_dir.join("run"), port, &mut None).unwrap();
         let unix_path = unix.path().to_path_buf();
         let doorway = Arc::new(Semaphore::new(front.admission.doorway()));
-        let unix_listener = unix.listener.take().unwrap();
+        let unix_listener = unix.listener().clone();
         for listener in tcp
             .into_iter()
-            .map(Listener::Tcp)
+            .map(|listener| Listener::Tcp(Arc::new(listener)))
             .chain([Listener::Unix(unix_listener)])
         {
             let knocks = tokio::sync::mpsc::channel(1).1;
             tokio::spawn(accept(
-                listener,
+                (listener, tokio::sync::mpsc::channel(1).0),
                 front.clone(),
                 doorway.clone(),
                 knocks,
+                Duty::always(),
                 stopping.clone(),
             ));
         }
@@ -214,7 +218,7 @@ pub fn ledger() -> Arc<Ledger> {
 
 /// Worker 1 behind these sockets.
 pub fn worker(sockets: &WorkerSockets, ledger: Arc<Ledger>) -> Arc<Worker> {
-    let orders = watch::channel(ConfigureRequest::default()).1;
+    let orders = watch::channel(Orders::default()).1;
     Worker::new(1, sockets.handoff_path(), &sockets.rpc_path(), ledger, orders)
 }
 

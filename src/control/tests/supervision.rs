@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::rig::{Management, ledger, manage, worker};
 use crate::config::WorkerConfig;
 use crate::control::StartError;
+use crate::control::duty::Duty;
 use crate::control::sockets::WorkerSockets;
 use crate::control::supervise::{Program, Supervisor};
 use crate::proto::Report;
@@ -49,6 +50,7 @@ fn program(directory: &Path, body: &str) -> Program {
         sockets: WorkerSockets::at(&directory.join("worker-1")).unwrap(),
         hang_timeout: Duration::ZERO,
         retiring: false,
+        shared: false,
     }
 }
 
@@ -81,14 +83,14 @@ async fn a_dead_process_is_replaced_and_the_last_one_is_told_to_end() {
         ..Report::default()
     });
     manage(
-        program.sockets.bind().unwrap(),
+        &program.sockets.bind().unwrap(),
         Management {
             report: report.subscribe(),
             cancels: mpsc::channel().0,
         },
     );
     let worker = worker(&program.sockets, ledger());
-    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
+    let mut supervisor = Supervisor::start(program, worker, Duty::always()).await.unwrap();
 
     eventually("started", || pids(directory.path()).len() == 1).await;
     kill(pids(directory.path())[0], Signal::SIGKILL).unwrap();
@@ -109,14 +111,14 @@ async fn a_process_that_does_not_end_is_killed_when_there_is_no_more_patience() 
         ..Report::default()
     });
     manage(
-        program.sockets.bind().unwrap(),
+        &program.sockets.bind().unwrap(),
         Management {
             report: report.subscribe(),
             cancels: mpsc::channel().0,
         },
     );
     let worker = worker(&program.sockets, ledger());
-    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
+    let mut supervisor = Supervisor::start(program, worker, Duty::always()).await.unwrap();
     eventually("started", || pids(directory.path()).len() == 1).await;
     assert!(
         tokio::time::timeout(Duration::from_millis(200), supervisor.stop())
@@ -133,7 +135,10 @@ async fn a_first_process_that_fails_is_not_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let program = program(directory.path(), "exit 3");
     let worker = worker(&program.sockets, ledger());
-    let error = Supervisor::start(program, worker).await.err().unwrap();
+    let error = Supervisor::start(program, worker, Duty::always())
+        .await
+        .err()
+        .unwrap();
     assert!(
         matches!(error, StartError::WorkerEnded(status) if status.code() == Some(3)),
         "{error}"
@@ -151,14 +156,14 @@ async fn a_worker_whose_duckdb_does_not_answer_is_killed_and_one_that_recovers_i
         ..Report::default()
     });
     manage(
-        program.sockets.bind().unwrap(),
+        &program.sockets.bind().unwrap(),
         Management {
             report: report.subscribe(),
             cancels: mpsc::channel().0,
         },
     );
     let worker = worker(&program.sockets, ledger());
-    let mut supervisor = Supervisor::start(program, worker).await.unwrap();
+    let mut supervisor = Supervisor::start(program, worker, Duty::always()).await.unwrap();
     eventually("started", || pids(directory.path()).len() == 1).await;
     // Heartbeats, and in one of them a moment's trouble.
     for hung in ["", "a", "", "", "", "", "", ""] {

@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, watch};
 use super::rig::{Management, manage};
 use crate::control::ledger::Ledger;
 use crate::control::placement::Patience;
-use crate::control::pool::{Pool, Queue};
+use crate::control::pool::{Orders, Pool, Queue};
 use crate::control::sockets::{HANDOFF, RPC, WorkerSockets};
 use crate::control::units::Units;
-use crate::proto::{ConfigureRequest, Report};
+use crate::proto::Report;
 
 /// Worker 3 behind sockets in `directory`; what it reports can be changed.
 fn worker(directory: &Path) -> (WorkerSockets, watch::Sender<Report>) {
@@ -25,7 +25,7 @@ fn worker(directory: &Path) -> (WorkerSockets, watch::Sender<Report>) {
         report: reported,
         cancels: std::sync::mpsc::channel().0,
     };
-    manage(sockets.bind().unwrap(), management);
+    manage(&sockets.bind().unwrap(), management);
     (sockets, report)
 }
 
@@ -51,7 +51,7 @@ async fn a_worker_is_there_as_long_as_its_sockets_and_its_process() {
     let ledger = Ledger::new([], patience, mpsc::unbounded_channel().0);
     let (_stop, stopping) = watch::channel(false);
     let pool = Pool::new([], ledger, queue, stopping);
-    let orders = watch::Sender::new(ConfigureRequest::default());
+    let orders = watch::Sender::new(Orders::default());
     let mut units = Units::new(directory.path(), pool.clone(), orders.clone());
     units.look();
     assert!(pool.workers().is_empty());
@@ -59,7 +59,7 @@ async fn a_worker_is_there_as_long_as_its_sockets_and_its_process() {
     let place = directory.path().join("3");
     let (_sockets, report) = worker(&place);
     units.look();
-    assert_eq!(orders.borrow().worker_count, 1, "they share the machine");
+    assert_eq!(orders.borrow().settings.worker_count, 1, "they share the machine");
     let (placed, passage) = pool.place("a", pool.deadline()).await.ok().unwrap();
     assert_eq!(placed.id, 3);
     drop(passage);

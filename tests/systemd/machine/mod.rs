@@ -106,6 +106,11 @@ impl Machine {
         self.place.join("etc").join(path)
     }
 
+    /// A program of the machine, which a test may replace.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.place.join("programs/bin").join(name)
+    }
+
     /// Adds a file below the machine's /etc.
     pub fn write(&self, path: &str, text: &str) {
         let path = self.etc(path);
