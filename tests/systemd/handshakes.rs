@@ -67,7 +67,7 @@ fn interrupted(
     })
 }
 
-fn kill(machine: &Machine) {
+pub fn kill(machine: &Machine) {
     let unit = "duckgres.service";
     let before = machine.main_process(unit);
     machine.signal(unit, "KILL");

@@ -8,6 +8,7 @@
 //! lives       what survives the restart and death of which process
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
+//! trial       all of it, under load
 //! ```
 //!
 //! A machine is a container of systemd-nspawn on a root file system that is made
@@ -28,4 +29,5 @@ mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod trial;
 mod units;
