@@ -138,9 +138,9 @@ mod tests {
             process_id: 17,
             ..Hello::default()
         };
-        send_now(&there, &hello, Some(there.as_fd())).unwrap();
-        let (here, there) = (Channel::new(here).unwrap(), Channel::new(there).unwrap());
         let file = tempfile::tempfile().unwrap();
+        send_now(&there, &hello, Some(file.as_fd())).unwrap();
+        let (here, there) = (Channel::new(here).unwrap(), Channel::new(there).unwrap());
         let many = vec![file.as_fd(); MOST_DESCRIPTORS];
         let long = Failed {
             reason: "x".repeat(100_000),

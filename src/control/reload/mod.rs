@@ -1,7 +1,7 @@
 //! A reload: another process, of the program and the configuration as they are
 //! now, takes this one's place, and no client notices.
 //!
-//! The old process ([`old`]) starts the new one ([`successor`]) and passes it every
+//! The old process (`old`) starts the new one (`successor`) and passes it every
 //! listening socket ([`estate`]). The new one prepares everything that can fail,
 //! and says that it is ready; then the old one stops accepting, passes on what it
 //! has counted ([`state`]), and the new one goes on. In between, clients wait in the

@@ -217,8 +217,11 @@ impl Starting {
         if let Err(error) = self.pass_on(&carried).await {
             self.kill().await;
             server.roster.begin();
-            // It may have been told of the other one.
+            // Others may have been told of the other one.
             notify::main_process(std::process::id());
+            if let Err(error) = server.data_dir().sign() {
+                debug!(%error, "the lock of the data directory names another process");
+            }
             return Err(error);
         }
         // It goes on without us, also if it is our child.
