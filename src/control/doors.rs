@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn names_in_the_store_are_plain() {
-        assert_eq!(client_name("[::1]:5432".parse().unwrap()), "own-tcp-__1__5432");
+        assert_eq!(client_name("[::1]:5432".parse().unwrap()), "own-tcp-___1__5432");
         assert_eq!(
             metrics_name("127.0.0.1:9090".parse().unwrap()),
             "own-metrics-127.0.0.1_9090"

@@ -117,6 +117,7 @@ impl SeenWorker {
             (Some(report), _) if !report.hung.is_empty() => "hung",
             (Some(_), None) => "not answering",
             (Some(report), _) if report.draining => "draining",
+            (Some(report), _) if report.waiting => "waiting",
             _ if self.retiring => "retiring",
             _ => "ready",
         }

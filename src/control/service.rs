@@ -67,10 +67,19 @@ async fn all_answer(doors: &[mpsc::Sender<Knock>]) -> bool {
 /// The server in a line.
 pub fn summary(observer: &Observer) -> String {
     let workers = observer.pool.workers();
-    let ready = workers.iter().filter(|worker| worker.report().is_some()).count();
+    let reports: Vec<_> = workers.iter().filter_map(|worker| worker.report()).collect();
+    let ready = reports.iter().filter(|report| !report.draining).count();
+    let waiting = reports
+        .iter()
+        .filter(|report| report.waiting && !report.draining)
+        .count();
+    let roll = match waiting {
+        0 => String::new(),
+        waiting => format!("restarting them one by one, {waiting} to go; "),
+    };
     let census = observer.census();
     format!(
-        "{ready} of {}, {} in {}",
+        "{roll}{ready} of {}, {} in {}",
         counted(workers.len(), "worker"),
         counted(census.sessions as usize, "session"),
         counted(census.databases.len(), "database"),

@@ -29,7 +29,6 @@ mod turn;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,8 +96,6 @@ struct Worker {
     threads: Option<usize>,
     /// How long statements may go on when a signal comes.
     grace: Mutex<Duration>,
-    /// Is it to stop as soon as it is its turn?
-    waiting: AtomicBool,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
 }
@@ -168,7 +165,6 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         memory_limit: config.memory_limit.map(|size| size.0),
         threads: config.threads.map(|threads| threads.get() as usize),
         grace: Mutex::new(GRACE),
-        waiting: AtomicBool::new(false),
         configured: Sender::new(false),
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
@@ -194,7 +190,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         terminate.recv().await;
         if let Some(lock) = &config.turn {
             turn::wait(lock, || {
-                worker.waiting.store(true, Ordering::Relaxed);
+                worker.registry.await_turn();
                 notify::status(&service::summary(&worker));
             })
             .await;

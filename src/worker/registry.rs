@@ -80,6 +80,7 @@ impl Sessions {
 struct State {
     serial: u64,
     sessions: usize,
+    waiting: bool,
     draining: bool,
     drained: bool,
 }
@@ -258,6 +259,18 @@ impl Registry {
     /// Something that a report tells of has changed.
     pub(super) fn touch(&self) {
         self.events.send_modify(|state| state.serial += 1);
+    }
+
+    /// The worker is to stop as soon as it is its turn.
+    pub(super) fn await_turn(&self) {
+        self.events.send_modify(|state| {
+            state.waiting = true;
+            state.serial += 1;
+        });
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.events.borrow().waiting
     }
 
     /// No session may come in any more; returns those that are here.

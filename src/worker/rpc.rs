@@ -72,6 +72,7 @@ fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i3
         live,
         ended,
         hung: worker.probe.hung().unwrap_or_default(),
+        waiting: worker.registry.is_waiting(),
     }
 }
 

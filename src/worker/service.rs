@@ -1,7 +1,6 @@
 //! What a worker tells systemd while it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Worker;
@@ -46,7 +45,7 @@ pub(super) fn summary(worker: &Worker) -> String {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     };
-    let waiting = match worker.waiting.load(Ordering::Relaxed) {
+    let waiting = match worker.registry.is_waiting() {
         true => "waiting for its turn to restart; ",
         false => "",
     };

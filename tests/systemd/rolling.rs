@@ -1,6 +1,9 @@
 //! `systemctl restart 'duckgres-worker@*'`: one worker after the other.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::lives::{another_process, booted};
 use crate::machine::{Machine, on_each_release};
@@ -13,6 +16,7 @@ const WORKERS: [u32; 3] = [1, 2, 3];
 on_each_release!(
     a_rolling_restart_takes_one_worker_at_a_time,
     sessions_end_only_when_it_is_their_workers_turn,
+    clients_connect_all_the_time,
     a_broken_version_stops_the_roll_at_the_first_worker,
     a_stop_waits_for_no_turn,
     nobody_waits_for_a_holder_that_is_stopped,
@@ -119,6 +123,36 @@ fn sessions_end_only_when_it_is_their_workers_turn(mut machine: Machine) {
     }
 }
 
+/// To every database, whichever worker has it and is on its way.
+fn clients_connect_all_the_time(mut machine: Machine) {
+    three(&mut machine);
+    let network = machine.network();
+    let done = AtomicBool::new(false);
+    let connects = thread::scope(|scope| {
+        let clients = ["u0", "u1", "u2"].map(|user| {
+            let (network, done) = (&network, &done);
+            scope.spawn(move || {
+                let (mut connects, mut slowest) = (0, Duration::ZERO);
+                while !done.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    // The session itself may be one that ends with its worker.
+                    drop(network.connect(user));
+                    slowest = slowest.max(start.elapsed());
+                    connects += 1;
+                }
+                (connects, slowest)
+            })
+        });
+        for _ in 0..3 {
+            machine.systemctl(&["restart", ALL]);
+        }
+        done.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().unwrap())
+    });
+    println!("connects and the slowest: {connects:?}");
+    assert!(connects.iter().all(|(connects, _)| *connects > 0));
+}
+
 fn a_broken_version_stops_the_roll_at_the_first_worker(mut machine: Machine) {
     let before = three(&mut machine);
     machine.replace_program("duckgres-worker", "#!/bin/sh\nexit 3\n");
@@ -183,6 +217,12 @@ fn nobody_waits_for_a_holder_that_is_stopped(mut machine: Machine) {
     machine.systemctl(&["restart", "--no-block", ALL]);
     WORKERS.iter().for_each(|id| waits(&machine, *id));
     assert_eq!(processes(&machine), before);
+    eventually("the control plane tells of it", || {
+        let status = machine.property("duckgres.service", "StatusText");
+        status
+            .starts_with("restarting them one by one, 3 to go; 3 of 3 workers")
+            .then_some(())
+    });
     machine.systemctl(&["stop", "holder.service"]);
     for id in WORKERS {
         another_process(&machine, &unit(id), before[id as usize - 1]);
