@@ -123,7 +123,9 @@ async fn offer(
         }
         session.state.backend_id = backend_id;
         let offered = Instant::now();
-        let tape = kept.map(|kept| (kept.tape.as_ref(), kept.used()));
+        let tape = kept
+            .filter(|kept| !kept.tape.is_mine())
+            .map(|kept| (kept.tape.as_ref(), kept.used()));
         let outcome = handoff::offer_with(&worker.handoff, session, ANSWER_WITHIN, tape).await;
         worker.tally.offered(outcome.is_ok(), offered.elapsed());
         session = match outcome {

@@ -64,7 +64,9 @@ pub async fn offer(worker_socket: &Path, session: Session, deadline: Duration) -
 /// bytes in the socket belong to the handshake; the worker takes them out.
 ///
 /// # Errors
-/// As of [`offer`]. [`Reason::Taken`] says that the session is another's.
+/// As of [`offer`]. When no answer has come the tape is claimed here, if that can
+/// still be done ([`Tape::is_mine`]); then the session comes back, and can be offered
+/// again without it. [`Reason::Taken`] says that the session is another's.
 pub async fn offer_with(
     worker_socket: &Path,
     session: Session,
@@ -102,7 +104,15 @@ pub async fn offer_with(
             session: Box::new(session),
             source,
         }),
-        Err(source) => Err(OfferError::Ambiguous { source }),
+        Err(source) => match tape.map(|(tape, _)| tape.take(session.socket.as_fd())) {
+            // Nobody knows what has become of the worker, but it has not claimed the
+            // session, and cannot any more.
+            Some(Ok(true)) => Err(OfferError::Unreachable {
+                session: Box::new(session),
+                source,
+            }),
+            _ => Err(OfferError::Ambiguous { source }),
+        },
     }
 }
 

@@ -160,6 +160,11 @@ impl Tape {
         }
     }
 
+    /// Whether this process has claimed the connection.
+    pub fn is_mine(&self) -> bool {
+        self.claimed.load(Ordering::Relaxed)
+    }
+
     /// Claims the connection, and takes what the handshake has used out of the
     /// socket; false if it is somebody else's.
     pub(super) fn take(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {

@@ -236,6 +236,39 @@ async fn a_lost_answer_closes_the_session_in_silence() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_gives_back_a_session_whose_tape_can_still_be_claimed() {
+    let house = house();
+    let (session, mut far) = session();
+    std::io::Write::write_all(&mut far, b"handshake").unwrap();
+    let tape = Tape::new().unwrap();
+    let (offered, late) = tokio::join!(
+        offer_with(&house.path, session, PATIENCE, Some((&tape, 9))),
+        house.receive()
+    );
+    let Err(OfferError::Unreachable { session, .. }) = offered else {
+        panic!()
+    };
+    assert!(tape.is_mine());
+    // What the worker still has is no session any more.
+    assert!(late.unwrap().accept().await.is_err());
+    assert_usable(*session, far);
+}
+
+#[tokio::test]
+async fn a_session_is_the_workers_when_it_has_claimed_the_tape() {
+    let house = house();
+    let (session, mut far) = session();
+    std::io::Write::write_all(&mut far, b"handshake").unwrap();
+    let tape = Tape::new().unwrap();
+    let (offered, taken) = tokio::join!(offer_with(&house.path, session, SOON, Some((&tape, 9))), async {
+        house.receive().await.unwrap().accept().await.unwrap()
+    });
+    offered.unwrap();
+    assert!(!tape.claim().unwrap());
+    assert_usable(taken, far);
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_with_the_session_unread_gives_it_back() {
     for accepted in [true, false] {
         let house = house();

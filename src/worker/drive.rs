@@ -16,7 +16,7 @@ use super::registry::{Full, Place};
 use crate::engine::Instance;
 use crate::handoff::{Incoming, Listener, Offer, Reason};
 use crate::proto::LiveSession;
-use crate::session::{Gone, Pause, Peer, Session, SessionError};
+use crate::session::{Pause, Peer, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected: as long as it
 /// waits for the answer. On a machine that has too much to do it may take long.
@@ -77,17 +77,13 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
         Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
     };
     let (socket, state) = (session.socket, session.state);
-    let (database, admin) = (state.database.clone(), state.admin);
-    tracing::debug!(
-        backend_id = state.backend_id,
-        user = state.user,
-        database,
-        "session begins"
-    );
+    let (backend_id, database, admin) = (state.backend_id, state.database.clone(), state.admin);
+    let place = Arc::new(place);
+    tracing::debug!(backend_id, user = state.user, database, "session begins");
     let who = Who {
         user: state.user.clone(),
         database: database.clone(),
-        backend_id: state.backend_id,
+        backend_id,
     };
     let witness = Arc::new(Witness::new(who, worker.query_log.get(), &worker.transactions));
     let opened = match &claim {
@@ -95,30 +91,28 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
         Err(error) => Err(error.clone()),
     };
     let instance = opened.as_ref().map(Arc::downgrade).unwrap_or_default();
-    let policy = worker.policy.clone();
-    let started = tokio::task::spawn_blocking(move || {
-        let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
-        match connection {
-            Ok(connection) => Session::start(socket, state, connection, policy, witness),
-            Err(error) => {
-                Session::refuse(socket, state, &error);
-                Err(Gone::Ended(error))
-            }
-        }
-    });
-    match started.await {
-        Ok(Ok(session)) => {
+    let begin = {
+        let (worker, place) = (worker.clone(), place.clone());
+        move || {
+            let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
+            let session = match connection {
+                Ok(connection) => Session::start(socket, state, connection, worker.policy.clone(), witness)
+                    .map_err(|gone| gone.to_string())?,
+                Err(error) => {
+                    Session::refuse(socket, state, &error);
+                    return Err(error.to_string());
+                }
+            };
             place.fill(session.handle().clone(), admin);
             if let Err(error) = worker.watch.add(session.socket(), session.handle().backend_id()) {
                 tracing::warn!(%error, "a client that vanishes will not be noticed");
             }
-            let id = session.handle().backend_id();
-            let end = drive(&worker, session, &place, &instance).await;
-            tracing::debug!(backend_id = id, end, "session is over");
+            // Its first statement is on its way, and finds this thread at work.
+            run(session)
         }
-        Ok(Err(gone)) => tracing::debug!(%gone, "a session did not begin"),
-        Err(_) => tracing::error!("a session panicked before it began"),
-    }
+    };
+    let end = drive(&worker, begin, &place, &instance).await;
+    tracing::debug!(backend_id, end, "session is over");
     if is_dead(&instance) {
         worker.registry.end_sessions_of(&database);
     }
@@ -129,23 +123,27 @@ fn is_dead(instance: &Weak<Instance>) -> bool {
     instance.upgrade().is_some_and(|instance| instance.is_dead())
 }
 
-/// Runs a session to its end.
-async fn drive(worker: &Worker, mut session: Session, place: &Place, instance: &Weak<Instance>) -> String {
+/// Runs a session until it has nothing to do, on a thread of its own. An error says
+/// how it has ended.
+fn run(mut session: Session) -> Result<Session, String> {
+    match session.run() {
+        Pause::Idle => Ok(session),
+        // What a session leaves behind (its connection, a result) is taken down
+        // here: it takes time, and does not belong on the runtime's threads.
+        Pause::Over(gone) => Err(gone.to_string()),
+    }
+}
+
+/// Begins a session and runs it to its end.
+async fn drive(
+    worker: &Worker,
+    begin: impl FnOnce() -> Result<Session, String> + Send + 'static,
+    place: &Place,
+    instance: &Weak<Instance>,
+) -> String {
+    let mut running = tokio::task::spawn_blocking(begin);
     loop {
-        let run = tokio::task::spawn_blocking(move || {
-            let pause = session.run();
-            // What a session leaves behind (its connection, a result) takes time
-            // to take down, and does not belong on the runtime's threads.
-            match pause {
-                Pause::Idle => Ok(session),
-                Pause::Over(gone) => {
-                    let gone = gone.to_string();
-                    drop(session);
-                    Err(gone)
-                }
-            }
-        });
-        session = match run.await {
+        let session = match running.await {
             Ok(Ok(session)) => session,
             Ok(Err(gone)) => return gone,
             Err(_) => return "a panic".to_owned(),
@@ -153,9 +151,10 @@ async fn drive(worker: &Worker, mut session: Session, place: &Place, instance: &
         if is_dead(instance) {
             // The others are told when this one is over.
             session.handle().end();
+            running = tokio::task::spawn_blocking(move || run(session));
             continue;
         }
-        session = match park(worker, session, place).await {
+        let session = match park(worker, session, place).await {
             Ok(Parked::Wanted(session)) => session,
             Ok(Parked::TooLong(mut session)) => {
                 let expired = tokio::task::spawn_blocking(move || session.expire().to_string());
@@ -163,6 +162,7 @@ async fn drive(worker: &Worker, mut session: Session, place: &Place, instance: &
             }
             Err(error) => return error.to_string(),
         };
+        running = tokio::task::spawn_blocking(move || run(session));
     }
 }
 

@@ -17,6 +17,7 @@ on_each_release!(
     a_client_that_hung_up_meanwhile_is_forgotten,
     a_kept_connection_is_forgotten_when_it_is_handed_over_or_closed,
     a_control_plane_that_is_killed_again_and_again_is_felt_by_nobody,
+    who_comes_while_the_control_plane_fails_to_start_waits,
 );
 
 /// Logs in. Before what the client sends for the `step`th time goes on to the
@@ -100,8 +101,9 @@ fn kept(machine: &Machine) -> String {
     machine.property("duckgres.service", "NFileDescriptorStore")
 }
 
+/// But for the listener for metrics.
 fn nothing_is_kept(machine: &Machine) {
-    eventually("nothing is kept", || (kept(machine) == "0").then_some(()));
+    eventually("nothing is kept", || (kept(machine) == "1").then_some(()));
 }
 
 fn a_client_that_hung_up_meanwhile_is_forgotten(mut machine: Machine) {
@@ -111,7 +113,7 @@ fn a_client_that_hung_up_meanwhile_is_forgotten(mut machine: Machine) {
     let mut client = machine.network().tcp().unwrap();
     // Half a startup packet.
     client.write_all(&[0, 0, 0, 100, 0, 3]).unwrap();
-    eventually("the connection is kept", || (kept(&machine) == "2").then_some(()));
+    eventually("the connection is kept", || (kept(&machine) == "3").then_some(()));
     machine.signal("duckgres.service", "STOP");
     drop(client);
     kill(&machine);
@@ -136,5 +138,26 @@ fn a_control_plane_that_is_killed_again_and_again_is_felt_by_nobody(mut machine:
     booted(&mut machine, &[1, 2]);
     drop(machine.connect("u0"));
     under_load(&machine, || (0..10).for_each(|_| kill(&machine)));
+    nothing_is_kept(&machine);
+}
+
+fn who_comes_while_the_control_plane_fails_to_start_waits(mut machine: Machine) {
+    booted(&mut machine, &[1]);
+    let mut session = machine.connect("u0");
+    machine.replace_program("duckgres", "#!/bin/sh\nexit 3\n");
+    machine.signal("duckgres.service", "KILL");
+    let network = machine.network();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| network.connect("u0").rows("select 40 + 2"));
+        eventually("it fails, again and again", || {
+            let restarts = machine.property("duckgres.service", "NRestarts");
+            (restarts.parse::<u32>().unwrap() >= 5).then_some(())
+        });
+        assert_eq!(session.rows("select 1"), ["1"]);
+        assert!(!waiting.is_finished());
+        machine.restore_program("duckgres");
+        assert_eq!(waiting.join().unwrap(), ["42"]);
+    });
+    assert_eq!(session.rows("select 1"), ["1"]);
     nothing_is_kept(&machine);
 }
