@@ -1,8 +1,13 @@
 //! What can be said of the units without booting.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::eventually;
 use crate::support::programs::run;
 
 fn units() -> PathBuf {
@@ -29,10 +34,10 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         "duckgres-worker@.socket",
         "duckgres-worker@.service",
     ] {
-        let text = std::fs::read_to_string(units().join(name)).unwrap();
+        let text = fs::read_to_string(units().join(name)).unwrap();
         let text = text.replace("=/usr/bin/duckgres", "=/bin/true");
         let text = text.replace("=/bin/true-worker", "=/bin/true");
-        std::fs::write(directory.path().join(name), text).unwrap();
+        fs::write(directory.path().join(name), text).unwrap();
     }
     analyze.args(["verify", "--man=no"]);
     for name in [
@@ -67,4 +72,44 @@ fn the_services_are_exposed_to_little() {
         println!("{}", output.out.lines().last().unwrap_or_default());
         assert!(output.status.success(), "{name}:\n{}", output.out);
     }
+}
+
+#[test]
+fn the_server_starts_with_the_first_connection_to_a_socket_of_systemds_tool() {
+    const TOOL: &str = "systemd-socket-activate";
+    if Command::new(TOOL).arg("--version").output().is_err() {
+        println!("skipped: there is no {TOOL}");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    fs::write(path("duckgres.yaml"), "users:\n  alice: correct horse\n").unwrap();
+    let mut tool = Command::new(TOOL)
+        .arg("--listen")
+        .arg(path(".s.PGSQL.5432"))
+        .arg(env!("CARGO_BIN_EXE_duckgres"))
+        .arg("--config")
+        .arg(path("duckgres.yaml"))
+        .arg("--data-dir")
+        .arg(path("data"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the tool listens", || {
+        path(".s.PGSQL.5432").exists().then_some(())
+    });
+    assert!(!path("data").exists(), "nobody has connected");
+    let answer = Command::new("psql")
+        .args(["--no-psqlrc", "-At", "-U", "alice", "-h"])
+        .arg(place.path())
+        .args(["-c", "select 40 + 2", "alice"])
+        .env("PGPASSWORD", "correct horse")
+        .output();
+    // It has become the server, and drains.
+    kill(Pid::from_raw(tool.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let ended = tool.wait().unwrap();
+    let answer = answer.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "42\n", "{answer:?}");
+    assert!(ended.success(), "{ended}");
 }
