@@ -1,10 +1,14 @@
 //! The accept loop: one task per connection.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use rustix::net::{SocketFlags, accept_with};
+use socket2::{Domain, SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -12,6 +16,7 @@ use tracing::{debug, error, warn};
 
 use super::connection::{Front, serve};
 use super::duty::Duty;
+use super::keep::Keeper;
 use super::service::Knock;
 use super::socket::Socket;
 
@@ -24,27 +29,47 @@ pub enum Listener {
     Unix(Arc<UnixListener>),
 }
 
-impl Listener {
-    async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                prepare(&stream)?;
-                Ok(Socket::tcp(stream, address))
-            }
-            Self::Unix(listener) => Ok(Socket::unix(listener.accept().await?.0)),
+/// A listener's descriptor, to accept from it oneself.
+struct Door(AsyncFd<OwnedFd>);
+
+impl Door {
+    fn of(listener: &Listener) -> io::Result<Self> {
+        let fd = match listener {
+            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }?;
+        // SAFETY: the descriptor is owned by the registration, and so open and the
+        // same for as long as that lasts.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+            .map(Self)
+            .map_err(io::Error::from)
+    }
+
+    /// Accepts a connection, and keeps it in the same moment.
+    async fn accept(&self, keeper: Option<&Arc<Keeper>>) -> io::Result<Socket> {
+        let mut prepared = keeper.and_then(Keeper::prepare);
+        let accept = |door: &OwnedFd| {
+            let fd = accept_with(door, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+            let kept = prepared.take().and_then(|prepared| prepared.keep(fd.as_fd()));
+            Ok((fd, kept))
+        };
+        let (fd, kept) = self.0.async_io(Interest::READABLE, accept).await?;
+        let client = SockRef::from(&fd);
+        if client.domain()? != Domain::UNIX {
+            prepare(&client)?;
         }
+        Socket::kept(fd, kept)
     }
 }
 
 /// Answers go out at once, and a peer that has vanished is noticed in about a minute.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// How long connections may take to say goodbye when the server stops.
@@ -65,12 +90,16 @@ pub async fn accept(
 ) {
     let mut stopping = front.stopping.clone();
     let mut connections = JoinSet::new();
+    let door = match Door::of(&listener) {
+        Ok(door) => door,
+        Err(error) => return error!(%error, "a door cannot be answered"),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = duty.during(async {
                 // The semaphore is never closed.
                 let place = doorway.clone().acquire_owned().await.ok();
-                (listener.accept().await, place)
+                (door.accept(front.keeper.as_ref()).await, place)
             }) => accepted,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
@@ -86,10 +115,7 @@ pub async fn accept(
         };
         let Some(accepted) = accepted else { continue };
         match accepted {
-            (Ok(mut socket), place) => {
-                if let Some(keeper) = &front.keeper {
-                    socket.keep(keeper);
-                }
+            (Ok(socket), place) => {
                 let front = front.clone();
                 connections.spawn(async move {
                     serve(front, socket).await;
@@ -106,7 +132,7 @@ pub async fn accept(
             }
         }
     }
-    drop((listener, open));
+    drop((door, listener, open));
     let farewells = async { while connections.join_next().await.is_some() {} };
     let told = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -126,7 +152,7 @@ pub fn accept_rest(listener: TcpListener, front: &Arc<Front>) {
         let stream = stream
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream.and_then(|stream| prepare(&stream).map(|()| stream)) {
+        if let Ok(stream) = stream.and_then(|stream| prepare(&SockRef::from(&stream)).map(|()| stream)) {
             tokio::spawn(serve(front.clone(), Socket::tcp(stream, address)));
         }
     }

@@ -63,35 +63,21 @@ impl Keeper {
         }))
     }
 
-    /// Keeps a connection from which nothing has been read. `None` if that is
-    /// not possible now: the connection goes on without.
-    pub fn keep(self: &Arc<Self>, socket: BorrowedFd<'_>) -> Option<Box<Kept>> {
+    /// Prepares to keep the next connection, so that between its being accepted and
+    /// its being kept there is next to nothing: a process that is killed there loses
+    /// it. `None` if that is not possible now: the connection goes on without.
+    pub fn prepare(self: &Arc<Self>) -> Option<Prepared> {
         if self.count.load(Ordering::Relaxed) >= LIMIT {
             return None;
         }
-        let tape = Tape::new().ok()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{:x}.{number:x}", self.series);
-        let message = format!("FDSTORE=1\nFDNAME={name}");
-        let descriptors = [socket.as_raw_fd(), tape.fd().as_raw_fd()];
-        // A systemd that is busy must not keep clients waiting.
-        let sent = sendmsg::<()>(
-            self.systemd.as_raw_fd(),
-            &[io::IoSlice::new(message.as_bytes())],
-            &[ControlMessage::ScmRights(&descriptors)],
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
-        sent.ok()?;
-        Some(Box::new(Kept {
-            tape: Arc::new(tape),
-            _entry: self.entry(name),
-            seen: 0,
-            said: 0,
-            sent: 0,
-            offered: false,
-            scratch: Vec::new(),
-        }))
+        Some(Prepared {
+            tape: Tape::new().ok()?,
+            message: format!("FDSTORE=1\nFDNAME={name}"),
+            name,
+            keeper: self.clone(),
+        })
     }
 
     /// Takes the connections that another process has kept out of what systemd has
@@ -140,6 +126,39 @@ fn forget_all(systemd: &UnixDatagram, names: &Receiver<String>) {
         if let Err(error) = systemd.send(message.as_bytes()) {
             tracing::debug!(%error, "systemd cannot be told to forget a connection");
         }
+    }
+}
+
+/// A place in the store for a connection that has not come yet.
+pub struct Prepared {
+    keeper: Arc<Keeper>,
+    name: String,
+    message: String,
+    tape: Tape,
+}
+
+impl Prepared {
+    /// Keeps a connection from which nothing has been read. `None` if systemd is
+    /// busy: that must not keep clients waiting.
+    pub fn keep(self, socket: BorrowedFd<'_>) -> Option<Box<Kept>> {
+        let descriptors = [socket.as_raw_fd(), self.tape.fd().as_raw_fd()];
+        let sent = sendmsg::<()>(
+            self.keeper.systemd.as_raw_fd(),
+            &[io::IoSlice::new(self.message.as_bytes())],
+            &[ControlMessage::ScmRights(&descriptors)],
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        sent.ok()?;
+        Some(Box::new(Kept {
+            _entry: self.keeper.entry(self.name),
+            tape: Arc::new(self.tape),
+            seen: 0,
+            said: 0,
+            sent: 0,
+            offered: false,
+            scratch: Vec::new(),
+        }))
     }
 }
 

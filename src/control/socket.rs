@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::keep::{Keeper, Kept};
+use super::keep::Kept;
 use crate::tls::{Draws, Fresh};
 
 /// An accepted connection.
@@ -43,17 +43,14 @@ impl Socket {
         }
     }
 
-    /// A connection on which nothing has been read is from now on kept, if that
-    /// is possible.
-    pub fn keep(&mut self, keeper: &Arc<Keeper>) {
-        self.kept = keeper.keep(self.stream.fd());
-    }
-
-    /// A connection that another process has kept.
-    pub fn take_up(fd: OwnedFd, kept: Box<Kept>) -> io::Result<Self> {
+    /// A connection that is kept, since now or by another process.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn kept(fd: OwnedFd, kept: Option<Box<Kept>>) -> io::Result<Self> {
         let peer = socket2::SockRef::from(&fd).peer_addr()?.as_socket();
         let mut socket = Self::from_fd(fd, peer)?;
-        socket.kept = Some(kept);
+        socket.kept = kept;
         Ok(socket)
     }
 
