@@ -1,14 +1,11 @@
 //! The accept loop: one task per connection.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, accept_with};
-use socket2::{Domain, SockRef, TcpKeepalive};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,36 +26,24 @@ pub enum Listener {
     Unix(Arc<UnixListener>),
 }
 
-/// A listener's descriptor, to accept from it oneself.
-struct Door(AsyncFd<OwnedFd>);
-
-impl Door {
-    fn of(listener: &Listener) -> io::Result<Self> {
-        let fd = match listener {
-            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
-            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
-        }?;
-        // SAFETY: the descriptor is owned by the registration, and so open and the
-        // same for as long as that lasts.
-        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-            .map(Self)
-            .map_err(io::Error::from)
-    }
-
-    /// Accepts a connection, and keeps it in the same moment.
+impl Listener {
+    /// Accepts a connection, and keeps it in the next moment.
     async fn accept(&self, keeper: Option<&Arc<Keeper>>) -> io::Result<Socket> {
-        let mut prepared = keeper.and_then(Keeper::prepare);
-        let accept = |door: &OwnedFd| {
-            let fd = accept_with(door, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-            let kept = prepared.take().and_then(|prepared| prepared.keep(fd.as_fd()));
-            Ok((fd, kept))
-        };
-        let (fd, kept) = self.0.async_io(Interest::READABLE, accept).await?;
-        let client = SockRef::from(&fd);
-        if client.domain()? != Domain::UNIX {
-            prepare(&client)?;
+        let prepared = keeper.and_then(Keeper::prepare);
+        let keep = |fd: BorrowedFd<'_>| prepared.and_then(|prepared| prepared.keep(fd));
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                let kept = keep(stream.as_fd());
+                prepare(&SockRef::from(&stream))?;
+                Ok(Socket::tcp(stream, address).kept_by(kept))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let kept = keep(stream.as_fd());
+                Ok(Socket::unix(stream).kept_by(kept))
+            }
         }
-        Socket::kept(fd, kept)
     }
 }
 
@@ -90,16 +75,12 @@ pub async fn accept(
 ) {
     let mut stopping = front.stopping.clone();
     let mut connections = JoinSet::new();
-    let door = match Door::of(&listener) {
-        Ok(door) => door,
-        Err(error) => return error!(%error, "a door cannot be answered"),
-    };
     loop {
         let accepted = tokio::select! {
             accepted = duty.during(async {
                 // The semaphore is never closed.
                 let place = doorway.clone().acquire_owned().await.ok();
-                (door.accept(front.keeper.as_ref()).await, place)
+                (listener.accept(front.keeper.as_ref()).await, place)
             }) => accepted,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
@@ -132,7 +113,7 @@ pub async fn accept(
             }
         }
     }
-    drop((door, listener, open));
+    drop((listener, open));
     let farewells = async { while connections.join_next().await.is_some() {} };
     let told = async {
         let _ = stopping.wait_for(|stopping| *stopping).await;

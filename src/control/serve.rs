@@ -203,7 +203,7 @@ impl Server {
             info!(connections = kept.len(), "going on with handshakes");
         }
         for (fd, kept) in kept {
-            match Socket::kept(fd, Some(kept)) {
+            match Socket::take_up(fd, kept) {
                 Ok(socket) => drop(tokio::spawn(serve(self.front.clone(), socket))),
                 Err(error) => debug!(%error, "a connection in handshake is gone"),
             }
@@ -252,6 +252,8 @@ impl Server {
         let _ = tokio::time::timeout(last_logins, closed()).await;
         self.stop.send_replace(true);
         closed().await;
+        // Who comes now is refused, unless the doors are systemd's.
+        self.doors.listeners.clear();
         self.doors.own_unix = None;
     }
 

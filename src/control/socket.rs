@@ -43,15 +43,19 @@ impl Socket {
         }
     }
 
-    /// A connection that is kept, since now or by another process.
+    /// The same connection, kept if it is.
+    pub fn kept_by(mut self, kept: Option<Box<Kept>>) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    /// A connection that another process has kept.
     ///
     /// # Errors
     /// The client has gone.
-    pub fn kept(fd: OwnedFd, kept: Option<Box<Kept>>) -> io::Result<Self> {
+    pub fn take_up(fd: OwnedFd, kept: Box<Kept>) -> io::Result<Self> {
         let peer = socket2::SockRef::from(&fd).peer_addr()?.as_socket();
-        let mut socket = Self::from_fd(fd, peer)?;
-        socket.kept = kept;
-        Ok(socket)
+        Ok(Self::from_fd(fd, peer)?.kept_by(Some(kept)))
     }
 
     /// Where this connection's draws come from.
