@@ -79,6 +79,34 @@ impl RowEncoder {
         rows: Range<usize>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        self.write(chunk, rows, Some(out))
+    }
+
+    /// The same into a buffer of the encoder's own, from which a large result is
+    /// sent without being copied: see [`RowEncoder::gathered`].
+    ///
+    /// # Panics
+    /// As [`RowEncoder::encode`].
+    pub fn gather(&mut self, chunk: &Chunk, rows: Range<usize>) -> Result<(), EncodeError> {
+        self.write(chunk, rows, None)
+    }
+
+    /// The whole messages that [`RowEncoder::gather`] has made.
+    pub fn gathered(&self) -> &[u8] {
+        self.writer.since(0)
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.writer.clear();
+    }
+
+    fn write(
+        &mut self,
+        chunk: &Chunk,
+        rows: Range<usize>,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<(), EncodeError> {
         let columns = self
             .types
             .iter()
@@ -96,8 +124,11 @@ impl RowEncoder {
             let end = next + block::rows(rows.end - next, columns.len());
             let context = &mut self.context;
             let parts = block::prepare(&columns, next..end, &mut self.cells, context);
-            let result = assemble(&parts, columns.len(), next..end, &mut self.writer, context, out);
-            self.writer.drain_into(out);
+            let to = out.as_deref_mut();
+            let result = assemble(&parts, columns.len(), next..end, &mut self.writer, context, to);
+            if let Some(out) = &mut out {
+                self.writer.drain_into(out);
+            }
             result?;
             next = end;
         }
@@ -106,14 +137,14 @@ impl RowEncoder {
 }
 
 /// Writes these rows, which are a block, from what was prepared for them; to
-/// `out` only what is too much to hold back.
+/// `out`, if there is one, only what is too much to hold back.
 fn assemble(
     parts: &[Part<'_, '_>],
     columns: usize,
     rows: Range<usize>,
     w: &mut Writer,
     context: &mut Context,
-    out: &mut Vec<u8>,
+    mut out: Option<&mut Vec<u8>>,
 ) -> Step {
     let [high, low] = (columns as u16).to_be_bytes();
     let room = 8 + columns * block::PART;
@@ -148,7 +179,9 @@ fn assemble(
             return Err(Box::new(EncodeError::RowTooLarge));
         }
         w.end_message(start + 1);
-        if w.is_full() {
+        if w.is_full()
+            && let Some(out) = &mut out
+        {
             w.drain_into(out);
         }
     }

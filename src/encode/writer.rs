@@ -216,6 +216,11 @@ impl Writer {
     /// Moves all that was written to the end of `out`.
     pub(super) fn drain_into(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.bytes[..self.at]);
+        self.clear();
+    }
+
+    /// Forgets all that was written.
+    pub(super) fn clear(&mut self) {
         self.at = 0;
         // One huge value must not cost its memory for the rest of the session.
         if self.bytes.len() > 16 * SPILL {

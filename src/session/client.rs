@@ -259,12 +259,7 @@ impl Client {
             self.output.clear();
         }
         while !self.write_some()? {
-            if handle.is_client_gone() {
-                return Err(Gone::Vanished);
-            }
-            if !self.poll(PollFlags::POLLOUT, TICK)? && self.peer() == Peer::Dead {
-                return Err(Gone::Vanished);
-            }
+            self.await_room(handle)?;
         }
         if self.output.capacity() == 0 {
             std::mem::swap(&mut self.output, &mut self.sealed);
@@ -272,27 +267,66 @@ impl Client {
         Ok(())
     }
 
+    /// Sends all output and then these messages, which are not copied on the way.
+    pub fn send(&mut self, messages: &[u8], handle: &Handle) -> Result<(), Gone> {
+        self.flush(handle)?;
+        if let Some(tls) = &mut self.tls {
+            tls.seal(messages, &mut self.sealed)?;
+            return self.flush(handle);
+        }
+        let mut rest = messages;
+        while !rest.is_empty() {
+            match self.write(rest)? {
+                Some(count) => rest = &rest[count..],
+                None => self.await_room(handle)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits a while until the client has taken something.
+    fn await_room(&self, handle: &Handle) -> Result<(), Gone> {
+        if handle.is_client_gone() {
+            return Err(Gone::Vanished);
+        }
+        if !self.poll(PollFlags::POLLOUT, TICK)? && self.peer() == Peer::Dead {
+            return Err(Gone::Vanished);
+        }
+        Ok(())
+    }
+
     /// Writes until all is written (true) or the socket is full (false).
     fn write_some(&mut self) -> Result<bool, Gone> {
         while self.written < self.sealed.len() {
-            match nix::sys::socket::send(
-                std::os::fd::AsRawFd::as_raw_fd(&self.socket),
-                &self.sealed[self.written..],
-                nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
-            ) {
-                Ok(count) => {
-                    self.written += count;
-                    self.traffic.bytes += count as u64;
-                }
-                Err(Errno::EAGAIN) => return Ok(false),
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished),
-                Err(error) => return Err(Gone::Io(error.into())),
+            // Out of the client while it is written from.
+            let sealed = std::mem::take(&mut self.sealed);
+            let written = self.write(&sealed[self.written..]);
+            self.sealed = sealed;
+            match written? {
+                Some(count) => self.written += count,
+                None => return Ok(false),
             }
         }
         self.sealed.clear();
         self.written = 0;
         Ok(true)
+    }
+
+    /// One write to the socket; `None` if it is full.
+    fn write(&mut self, bytes: &[u8]) -> Result<Option<usize>, Gone> {
+        loop {
+            let flags = nix::sys::socket::MsgFlags::MSG_NOSIGNAL;
+            match nix::sys::socket::send(std::os::fd::AsRawFd::as_raw_fd(&self.socket), bytes, flags) {
+                Ok(count) => {
+                    self.traffic.bytes += count as u64;
+                    return Ok(Some(count));
+                }
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => return Err(Gone::Vanished),
+                Err(error) => return Err(Gone::Io(error.into())),
+            }
+        }
     }
 
     /// Sends what is there without waiting, and says goodbye over TLS.

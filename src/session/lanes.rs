@@ -143,15 +143,9 @@ struct Turn<'o, 'a> {
 }
 
 impl Turn<'_, '_> {
-    fn send(&mut self, encoded: &mut Vec<u8>, handle: &Handle) -> Result<(), Failure> {
-        let client = &mut *self.sending.client;
-        if client.output.is_empty() {
-            std::mem::swap(&mut client.output, encoded);
-        } else {
-            client.output.append(encoded);
-        }
-        client.flush(handle)?;
-        encoded.clear();
+    fn send(&mut self, encoder: &mut RowEncoder, handle: &Handle) -> Result<(), Failure> {
+        self.sending.client.send(encoder.gathered(), handle)?;
+        encoder.clear();
         check_stop(handle)
     }
 }
@@ -171,7 +165,6 @@ struct Lane<'l, 'a> {
     outlet: &'l Outlet<'a>,
     encoder: RowEncoder,
     handle: &'l Handle,
-    encoded: Vec<u8>,
 }
 
 impl<'l, 'a> Lane<'l, 'a> {
@@ -186,7 +179,6 @@ impl<'l, 'a> Lane<'l, 'a> {
             outlet,
             encoder,
             handle,
-            encoded: Vec::new(),
         }
     }
 
@@ -226,11 +218,11 @@ impl<'l, 'a> Lane<'l, 'a> {
             Ok(Some(0) | None) => Some(Ok(())),
             Ok(Some(rows)) => {
                 turn.sending.rows += rows;
-                turn.send(&mut self.encoded, self.handle).map_err(Err).err()
+                turn.send(&mut self.encoder, self.handle).map_err(Err).err()
             }
             Err(failure) => {
                 // The rows before it.
-                let sent = turn.send(&mut self.encoded, self.handle);
+                let sent = turn.send(&mut self.encoder, self.handle);
                 Some(Err(sent.err().unwrap_or(failure)))
             }
         };
@@ -250,28 +242,23 @@ impl<'l, 'a> Lane<'l, 'a> {
     where
         'l: 't,
     {
-        let before = self.encoded.len();
+        let before = self.encoder.gathered().len();
         let mut sent = 0;
         let mut next = 0;
         while next < chunk.len() {
             let end = chunk.len().min(next + STEP);
-            let whole = self.encoded.len();
-            if let Err(error) = self.encoder.encode(chunk, next..end, &mut self.encoded) {
-                // Half a message must not be sent.
-                self.encoded.truncate(whole);
-                return Err(error.into());
-            }
+            self.encoder.gather(chunk, next..end)?;
             next = end;
-            if self.encoded.len() > 2 * FLUSH_AT {
+            if self.encoder.gathered().len() > 2 * FLUSH_AT {
                 if turn.is_none() {
                     *turn = self.outlet.turn(batch);
                 }
                 let Some(turn) = turn else { return Ok(false) };
-                sent += self.encoded.len();
-                turn.send(&mut self.encoded, self.handle)?;
+                sent += self.encoder.gathered().len();
+                turn.send(&mut self.encoder, self.handle)?;
             }
         }
-        let bytes = (sent + self.encoded.len()).saturating_sub(before);
+        let bytes = (sent + self.encoder.gathered().len()).saturating_sub(before);
         self.outlet.bytes_per_chunk.store(bytes, Ordering::Relaxed);
         Ok(true)
     }
