@@ -78,8 +78,7 @@ impl Doors {
     pub fn take_over(&mut self) {
         self.control.take_over();
         let own_tcp = self.listeners.iter().filter(|_| !self.of_a_unit);
-        let kept =
-            own_tcp.filter_map(|listener| Some((client_name(listener.address()?), listener.as_fd())));
+        let kept = own_tcp.filter_map(|listener| Some((client_name(listener.address()?), listener.as_fd())));
         let metrics = self.metrics.as_ref();
         let metrics = metrics.map(|(listener, address)| (metrics_name(*address), listener.as_fd()));
         let unix = self.own_unix.as_ref();

@@ -13,9 +13,10 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +34,14 @@ const PREFIX: &str = "h-";
 /// `LISTEN_FDNAMES`, without which the service could not be started again.
 const LIMIT: usize = 1000;
 
+/// Nor more in a second than this, after [`BURST`] at once: systemd puts what services
+/// tell it before everything else, so that strangers who only connect, again and
+/// again, would keep it from answering its operator.
+const PER_SECOND: u32 = 100;
+
+/// See [`PER_SECOND`].
+const BURST: u32 = 200;
+
 /// A client that has sent so much goes on without being kept: its bytes would
 /// fill the socket.
 const MOST: usize = 32 * 1024;
@@ -44,6 +53,7 @@ pub struct Keeper {
     series: u32,
     next: AtomicU64,
     count: Arc<AtomicUsize>,
+    pace: Mutex<Pace>,
     /// Names that are to be forgotten. A thread of its own sends them: systemd
     /// may be slow, and this must not be lost.
     forget: Sender<String>,
@@ -62,6 +72,7 @@ impl Keeper {
             series: std::process::id(),
             next: AtomicU64::new(0),
             count: Arc::default(),
+            pace: Mutex::new(Pace(Instant::now())),
             forget,
         }))
     }
@@ -69,9 +80,6 @@ impl Keeper {
     /// Prepares to keep the next connection, for [`accept`]. `None` if that is not
     /// possible now: the connection goes on without.
     pub fn prepare(self: &Arc<Self>) -> Option<Prepared> {
-        if self.count.load(Ordering::Relaxed) >= LIMIT {
-            return None;
-        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{:x}.{number:x}", self.series);
         Some(Prepared {
@@ -112,6 +120,12 @@ impl Keeper {
             .collect()
     }
 
+    /// Whether one more is not too much for systemd.
+    fn has_room(&self) -> bool {
+        let pace = || self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.load(Ordering::Relaxed) < LIMIT && pace().allows(Instant::now())
+    }
+
     fn entry(&self, name: String) -> Entry {
         self.count.fetch_add(1, Ordering::Relaxed);
         Entry {
@@ -119,6 +133,19 @@ impl Keeper {
             count: self.count.clone(),
             forget: self.forget.clone(),
         }
+    }
+}
+
+/// When all that was kept would have been kept at a steady pace.
+struct Pace(Instant);
+
+impl Pace {
+    fn allows(&self, now: Instant) -> bool {
+        self.0 < now + Duration::from_secs(1) * BURST / PER_SECOND
+    }
+
+    fn count(&mut self, now: Instant) {
+        self.0 = self.0.max(now) + Duration::from_secs(1) / PER_SECOND;
     }
 }
 
@@ -140,7 +167,7 @@ pub struct Prepared {
 }
 
 /// Accepts a connection, and keeps it if that was prepared, which is then used up.
-/// It is not kept if systemd is busy: that must not keep clients waiting.
+/// It is not kept if systemd is busy, or would be: that must not keep clients waiting.
 ///
 /// A process that is killed between the two system calls loses the connection, and
 /// there is no one call that does both. So there is nothing between them that could
@@ -157,7 +184,7 @@ pub fn accept(
     listener: BorrowedFd<'_>,
     prepared: &mut Option<Prepared>,
 ) -> io::Result<(OwnedFd, Option<Box<Kept>>)> {
-    let Some(ready) = prepared else {
+    let Some(ready) = prepared.as_ref().filter(|ready| ready.keeper.has_room()) else {
         return Ok((accept_with(listener, FLAGS)?, None));
     };
     let text = [IoSlice::new(ready.message.as_bytes())];
@@ -176,6 +203,10 @@ pub fn accept(
 impl Prepared {
     /// It is in the store.
     fn kept(self) -> Box<Kept> {
+        let pace = &self.keeper.pace;
+        pace.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(Instant::now());
         Box::new(Kept {
             _entry: self.keeper.entry(self.name),
             tape: Arc::new(self.tape),
@@ -399,6 +430,27 @@ mod tests {
         let length = systemd.recv(&mut end).unwrap();
         let expected = format!("FDSTOREREMOVE=1\nFDNAME={name}");
         assert_eq!(str::from_utf8(&end[..length]), Ok(expected.as_str()));
+    }
+
+    #[test]
+    fn strangers_who_only_connect_do_not_take_all_of_systemd_s_time() {
+        let start = Instant::now();
+        let mut pace = Pace(start);
+        let kept_at = |pace: &mut Pace, now| {
+            (0..10 * BURST)
+                .take_while(|_| {
+                    let allowed = pace.allows(now);
+                    if allowed {
+                        pace.count(now);
+                    }
+                    allowed
+                })
+                .count()
+        };
+        assert_eq!(kept_at(&mut pace, start), BURST as usize);
+        let second = Duration::from_secs(1);
+        assert_eq!(kept_at(&mut pace, start + second), PER_SECOND as usize);
+        assert_eq!(kept_at(&mut pace, start + 60 * second), BURST as usize);
     }
 
     #[test]
