@@ -1,60 +1,68 @@
 //! The accept loop: one task per connection.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use rustix::net::{SocketFlags, accept_with};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use super::connection::{Front, serve};
 use super::duty::Duty;
-use super::keep::Keeper;
+use super::keep::{self, Keeper};
 use super::service::Knock;
 use super::socket::Socket;
 
-/// Something that connections come from.
+/// What every accepted socket is.
+pub const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// Something that connections come from: a TCP port, or a Unix socket.
 #[derive(Clone)]
-pub enum Listener {
-    /// A TCP port.
-    Tcp(Arc<TcpListener>),
-    /// The Unix socket.
-    Unix(Arc<UnixListener>),
-}
+pub struct Listener(Arc<AsyncFd<OwnedFd>>);
 
 impl Listener {
-    /// Accepts a connection, and keeps it in the next moment.
+    /// Takes a listening socket. Must be called inside a runtime.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        SockRef::from(&socket).set_nonblocking(true)?;
+        // SAFETY: an OwnedFd always answers with the one descriptor that it keeps
+        // open until it is dropped, and nothing takes it out of the AsyncFd.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self(Arc::new(socket)))
+    }
+
+    /// The address of a TCP port.
+    pub fn address(&self) -> Option<SocketAddr> {
+        SockRef::from(self).local_addr().ok()?.as_socket()
+    }
+
+    /// The path of a Unix socket.
+    pub fn path(&self) -> Option<PathBuf> {
+        let address = SockRef::from(self).local_addr().ok()?;
+        address.as_pathname().map(Path::to_path_buf)
+    }
+
+    /// Accepts a connection, and keeps it if there is a keeper.
     async fn accept(&self, keeper: Option<&Arc<Keeper>>) -> io::Result<Socket> {
-        let prepared = keeper.and_then(Keeper::prepare);
-        let keep = |fd: BorrowedFd<'_>| prepared.and_then(|prepared| prepared.keep(fd));
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                let kept = keep(stream.as_fd());
-                prepare(&SockRef::from(&stream))?;
-                Ok(Socket::tcp(stream, address).kept_by(kept))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let kept = keep(stream.as_fd());
-                Ok(Socket::unix(stream).kept_by(kept))
-            }
-        }
+        let mut prepared = keeper.and_then(Keeper::prepare);
+        let accept = |listener: &OwnedFd| keep::accept(listener.as_fd(), &mut prepared);
+        let (socket, kept) = self.0.async_io(Interest::READABLE, accept).await?;
+        Socket::accepted(socket, kept)
     }
 }
 
-/// Answers go out at once, and a peer that has vanished is noticed in about a minute.
-fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// How long connections may take to say goodbye when the server stops.
@@ -129,12 +137,9 @@ pub async fn accept(
 pub fn accept_rest(listener: TcpListener, front: &Arc<Front>) {
     let Ok(listener) = listener.into_std() else { return };
     // Non-blocking: it ends with an error when nobody waits any more.
-    while let Ok((stream, address)) = listener.accept() {
-        let stream = stream
-            .set_nonblocking(true)
-            .and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream.and_then(|stream| prepare(&SockRef::from(&stream)).map(|()| stream)) {
-            tokio::spawn(serve(front.clone(), Socket::tcp(stream, address)));
+    while let Ok(socket) = accept_with(&listener, FLAGS) {
+        if let Ok(socket) = Socket::accepted(socket, None) {
+            tokio::spawn(serve(front.clone(), socket));
         }
     }
 }

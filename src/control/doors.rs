@@ -5,11 +5,10 @@
 //! ends. Doors of our own systemd keeps in the fd store over our restarts.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use socket2::SockRef;
 use tokio::net::TcpListener;
 use tracing::warn;
 
@@ -53,8 +52,10 @@ impl Doors {
             let (tcp, port) = listen::tcp(&settings.host, settings.port, &mut estate.tcp).await?;
             own_unix = open_unix_socket(config, port, &mut estate.unix)?;
             let unix = own_unix.as_ref().map(|socket| socket.listener().clone());
-            let tcp = tcp.into_iter().map(|listener| Listener::Tcp(Arc::new(listener)));
-            listeners = tcp.chain(unix.map(Listener::Unix)).collect();
+            for listener in tcp {
+                listeners.push(Listener::new(listener.into_std()?.into())?);
+            }
+            listeners.extend(unix);
         }
         let metrics = scrape::open(settings.metrics_address, &mut estate.metrics)?;
         let control = match estate.control.take() {
@@ -62,8 +63,8 @@ impl Doors {
             None => ControlSocket::bind(data_dir.path())?,
         };
         Ok(Self {
-            addresses: listeners.iter().filter_map(tcp_address).collect(),
-            unix: listeners.iter().find_map(unix_path),
+            addresses: listeners.iter().filter_map(Listener::address).collect(),
+            unix: listeners.iter().find_map(Listener::path),
             listeners,
             of_a_unit,
             own_unix,
@@ -77,8 +78,7 @@ impl Doors {
     pub fn take_over(&mut self) {
         self.control.take_over();
         let own_tcp = self.listeners.iter().filter(|_| !self.of_a_unit);
-        let kept =
-            own_tcp.filter_map(|listener| Some((client_name(tcp_address(listener)?), listener.as_fd())));
+        let kept = own_tcp.filter_map(|listener| Some((client_name(listener.address()?), listener.as_fd())));
         let metrics = self.metrics.as_ref();
         let metrics = metrics.map(|(listener, address)| (metrics_name(*address), listener.as_fd()));
         let unix = self.own_unix.as_ref();
@@ -129,32 +129,6 @@ fn stored_name(prefix: &str, address: SocketAddr) -> String {
     format!("{prefix}{address}").replace([':', '[', ']', '%'], "_")
 }
 
-fn tcp_address(listener: &Listener) -> Option<SocketAddr> {
-    match listener {
-        Listener::Tcp(listener) => listener.local_addr().ok(),
-        Listener::Unix(_) => None,
-    }
-}
-
-fn unix_path(listener: &Listener) -> Option<PathBuf> {
-    match listener {
-        Listener::Tcp(_) => None,
-        Listener::Unix(listener) => {
-            let address = SockRef::from(&**listener).local_addr().ok()?;
-            address.as_pathname().map(Path::to_path_buf)
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
-        }
-    }
-}
-
 /// The Unix socket where it was asked for; otherwise in the user's runtime
 /// directory or the data directory, and not at all if neither will do.
 fn open_unix_socket(
@@ -195,6 +169,7 @@ fn open_unix_socket(
 mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixDatagram, UnixListener as StdUnixListener};
+    use std::path::Path;
 
     use super::*;
     use crate::config::Flags;

@@ -9,16 +9,20 @@
 //! who was killed.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, recv, sendmsg, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, accept_with, sendmsg};
 
+use super::accept::FLAGS;
 use crate::handoff::{Tape, discard};
 use crate::systemd::activation::Inherited;
 
@@ -29,6 +33,14 @@ const PREFIX: &str = "h-";
 /// `FileDescriptorStoreMax=`, and few enough for all names to fit into
 /// `LISTEN_FDNAMES`, without which the service could not be started again.
 const LIMIT: usize = 1000;
+
+/// Nor more in a second than this, after [`BURST`] at once: systemd puts what services
+/// tell it before everything else, so that strangers who only connect, again and
+/// again, would keep it from answering its operator.
+const PER_SECOND: u32 = 100;
+
+/// See [`PER_SECOND`].
+const BURST: u32 = 200;
 
 /// A client that has sent so much goes on without being kept: its bytes would
 /// fill the socket.
@@ -41,6 +53,7 @@ pub struct Keeper {
     series: u32,
     next: AtomicU64,
     count: Arc<AtomicUsize>,
+    pace: Mutex<Pace>,
     /// Names that are to be forgotten. A thread of its own sends them: systemd
     /// may be slow, and this must not be lost.
     forget: Sender<String>,
@@ -59,17 +72,14 @@ impl Keeper {
             series: std::process::id(),
             next: AtomicU64::new(0),
             count: Arc::default(),
+            pace: Mutex::new(Pace(Instant::now())),
             forget,
         }))
     }
 
-    /// Prepares to keep the next connection, so that between its being accepted and
-    /// its being kept there is next to nothing: a process that is killed there loses
-    /// it. `None` if that is not possible now: the connection goes on without.
+    /// Prepares to keep the next connection, for [`accept`]. `None` if that is not
+    /// possible now: the connection goes on without.
     pub fn prepare(self: &Arc<Self>) -> Option<Prepared> {
-        if self.count.load(Ordering::Relaxed) >= LIMIT {
-            return None;
-        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{:x}.{number:x}", self.series);
         Some(Prepared {
@@ -110,6 +120,12 @@ impl Keeper {
             .collect()
     }
 
+    /// Whether one more is not too much for systemd.
+    fn has_room(&self) -> bool {
+        let pace = || self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.load(Ordering::Relaxed) < LIMIT && pace().allows(Instant::now())
+    }
+
     fn entry(&self, name: String) -> Entry {
         self.count.fetch_add(1, Ordering::Relaxed);
         Entry {
@@ -117,6 +133,19 @@ impl Keeper {
             count: self.count.clone(),
             forget: self.forget.clone(),
         }
+    }
+}
+
+/// When all that was kept would have been kept at a steady pace.
+struct Pace(Instant);
+
+impl Pace {
+    fn allows(&self, now: Instant) -> bool {
+        self.0 < now + Duration::from_secs(1) * BURST / PER_SECOND
+    }
+
+    fn count(&mut self, now: Instant) {
+        self.0 = self.0.max(now) + Duration::from_secs(1) / PER_SECOND;
     }
 }
 
@@ -137,20 +166,48 @@ pub struct Prepared {
     tape: Tape,
 }
 
+/// Accepts a connection, and keeps it if that was prepared, which is then used up.
+/// It is not kept if systemd is busy, or would be: that must not keep clients waiting.
+///
+/// A process that is killed between the two system calls loses the connection, and
+/// there is no one call that does both. So there is nothing between them that could
+/// take time: no other call, no allocation, no lock, and no address, which accept(2)
+/// would have to copy. What remains is the way back from the one call and into the
+/// other, microseconds, unless the processor is taken from this thread right there.
+/// It would take another process to close that: one that accepts in this one's stead,
+/// or has its descriptors too. It could be killed as well, and mostly would be,
+/// because who kills a service kills all of it.
+///
+/// # Errors
+/// Of accept(2); `WouldBlock` if nobody waits.
+pub fn accept(
+    listener: BorrowedFd<'_>,
+    prepared: &mut Option<Prepared>,
+) -> io::Result<(OwnedFd, Option<Box<Kept>>)> {
+    let Some(ready) = prepared.as_ref().filter(|ready| ready.keeper.has_room()) else {
+        return Ok((accept_with(listener, FLAGS)?, None));
+    };
+    let text = [IoSlice::new(ready.message.as_bytes())];
+    let tape = ready.tape.fd();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let socket = accept_with(listener, FLAGS)?;
+    let descriptors = [socket.as_fd(), tape];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = sendmsg(&ready.keeper.systemd, &text, &mut control, flags);
+    let prepared = prepared.take().filter(|_| sent.is_ok());
+    Ok((socket, prepared.map(Prepared::kept)))
+}
+
 impl Prepared {
-    /// Keeps a connection from which nothing has been read. `None` if systemd is
-    /// busy: that must not keep clients waiting.
-    pub fn keep(self, socket: BorrowedFd<'_>) -> Option<Box<Kept>> {
-        let descriptors = [socket.as_raw_fd(), self.tape.fd().as_raw_fd()];
-        let sent = sendmsg::<()>(
-            self.keeper.systemd.as_raw_fd(),
-            &[io::IoSlice::new(self.message.as_bytes())],
-            &[ControlMessage::ScmRights(&descriptors)],
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
-        sent.ok()?;
-        Some(Box::new(Kept {
+    /// It is in the store.
+    fn kept(self) -> Box<Kept> {
+        let pace = &self.keeper.pace;
+        pace.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(Instant::now());
+        Box::new(Kept {
             _entry: self.keeper.entry(self.name),
             tape: Arc::new(self.tape),
             seen: 0,
@@ -158,7 +215,7 @@ impl Prepared {
             sent: 0,
             offered: false,
             scratch: Vec::new(),
-        }))
+        })
     }
 }
 
@@ -219,15 +276,11 @@ impl Kept {
         self.seen.try_into().unwrap_or(u32::MAX)
     }
 
-    /// To be asked before anything is done that no other process must do too.
-    ///
-    /// # Errors
-    /// The connection is somebody else's.
-    pub fn own(&self) -> io::Result<()> {
-        match self.offered && !self.tape.claim()? {
-            true => Err(taken()),
-            false => Ok(()),
-        }
+    /// Whether the connection may be somebody else's. Then it must be
+    /// [committed](Kept::commit) before anything is done that no other process must do
+    /// too.
+    pub fn is_offered(&self) -> bool {
+        self.offered
     }
 
     /// Reads the next bytes without taking them; 0 at the end.
@@ -281,7 +334,10 @@ impl Kept {
         }
         match self.tape.claim()? {
             true => discard(socket, self.seen),
-            false => Err(taken()),
+            false => {
+                self.offered = true;
+                Err(io::Error::other("the session is another process's"))
+            }
         }
     }
 
@@ -289,10 +345,6 @@ impl Kept {
     pub fn leave(self) {
         std::mem::forget(self);
     }
-}
-
-fn taken() -> io::Error {
-    io::Error::other("the session is another process's")
 }
 
 /// How many bytes a TCP connection has been given to send: those that the client
@@ -334,5 +386,88 @@ impl Drop for Kept {
         let _ = self.tape.claim();
         // What is in there may be secret.
         zeroize::Zeroize::zeroize(&mut self.scratch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+
+    use super::*;
+
+    fn rig() -> (Arc<Keeper>, UnixDatagram, TcpListener) {
+        let (ours, systemd) = UnixDatagram::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        (Keeper::new(ours).unwrap(), systemd, listener)
+    }
+
+    #[test]
+    fn who_is_accepted_is_in_the_store_at_once_and_out_of_it_at_the_end() {
+        let (keeper, systemd, listener) = rig();
+        let mut prepared = keeper.prepare();
+        let nobody = accept(listener.as_fd(), &mut prepared);
+        assert_eq!(nobody.err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_socket, kept) = accept(listener.as_fd(), &mut prepared).unwrap();
+        assert!(kept.is_some() && prepared.is_none());
+        let mut text = [0; 100];
+        let mut space = nix::cmsg_space!([i32; 2]);
+        let mut parts = [io::IoSliceMut::new(&mut text)];
+        let flags = MsgFlags::empty();
+        let message = recvmsg::<()>(systemd.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
+        let stored: Vec<_> = message.cmsgs().unwrap().collect();
+        assert!(matches!(&stored[..], [ControlMessageOwned::ScmRights(both)] if both.len() == 2));
+        let length = message.bytes;
+        let text = str::from_utf8(&text[..length]).unwrap().to_owned();
+        let name = text.strip_prefix("FDSTORE=1\nFDNAME=").unwrap();
+        drop(kept);
+        systemd.set_nonblocking(false).unwrap();
+        let mut end = [0; 100];
+        let length = systemd.recv(&mut end).unwrap();
+        let expected = format!("FDSTOREREMOVE=1\nFDNAME={name}");
+        assert_eq!(str::from_utf8(&end[..length]), Ok(expected.as_str()));
+    }
+
+    #[test]
+    fn strangers_who_only_connect_do_not_take_all_of_systemd_s_time() {
+        let start = Instant::now();
+        let mut pace = Pace(start);
+        let kept_at = |pace: &mut Pace, now| {
+            (0..10 * BURST)
+                .take_while(|_| {
+                    let allowed = pace.allows(now);
+                    if allowed {
+                        pace.count(now);
+                    }
+                    allowed
+                })
+                .count()
+        };
+        assert_eq!(kept_at(&mut pace, start), BURST as usize);
+        let second = Duration::from_secs(1);
+        assert_eq!(kept_at(&mut pace, start + second), PER_SECOND as usize);
+        assert_eq!(kept_at(&mut pace, start + 60 * second), BURST as usize);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_systemd_that_is_busy() {
+        let (keeper, systemd, listener) = rig();
+        let mut clients = Vec::new();
+        let mut connect = || {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            accept(listener.as_fd(), &mut keeper.prepare()).unwrap()
+        };
+        // Its queue has some length.
+        let mut accepted = Vec::new();
+        while let (socket, Some(kept)) = connect() {
+            accepted.push((socket, kept));
+        }
+        assert!(!accepted.is_empty());
+        drop(systemd);
+        assert!(connect().1.is_none(), "nor for one that is gone");
     }
 }

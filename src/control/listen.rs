@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
+use super::accept::Listener;
 use super::data_dir::{lock_file, private_directory, try_lock};
 use super::error::StartError;
 
@@ -180,7 +180,7 @@ fn listen(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
 
 /// The Unix socket; its file is removed when this is dropped, if it is ours.
 pub struct UnixSocket {
-    listener: Arc<UnixListener>,
+    listener: Listener,
     path: PathBuf,
     lock: File,
     ours: bool,
@@ -214,7 +214,7 @@ impl UnixSocket {
         }
         let listener = bind_unix(&path).map_err(StartError::path(&path))?;
         Ok(Self {
-            listener: Arc::new(listener),
+            listener,
             path,
             lock,
             ours: true,
@@ -224,10 +224,8 @@ impl UnixSocket {
     /// A socket at that path which another process of this server has bound, with
     /// the lock. Its file is left alone until [`UnixSocket::take_over`].
     pub fn inherit(path: PathBuf, listener: OwnedFd, lock: OwnedFd) -> io::Result<Self> {
-        let listener = std::os::unix::net::UnixListener::from(listener);
-        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener: Arc::new(UnixListener::from_std(listener)?),
+            listener: Listener::new(listener)?,
             path,
             lock: lock.into(),
             ours: false,
@@ -265,7 +263,7 @@ impl UnixSocket {
     }
 
     /// Where connections come from.
-    pub fn listener(&self) -> &Arc<UnixListener> {
+    pub fn listener(&self) -> &Listener {
         &self.listener
     }
 
@@ -290,14 +288,13 @@ pub fn fits(path: &Path) -> bool {
     path.as_os_str().len() <= MAX_SOCKET_PATH
 }
 
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<Listener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // Who may connect is for the directory's mode to say, and then for the password.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
     socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    UnixListener::from_std(socket.into())
+    Listener::new(socket.into())
 }
 
 #[cfg(test)]

@@ -203,7 +203,7 @@ impl Server {
             info!(connections = kept.len(), "going on with handshakes");
         }
         for (fd, kept) in kept {
-            match Socket::take_up(fd, kept) {
+            match Socket::accepted(fd, Some(kept)) {
                 Ok(socket) => drop(tokio::spawn(serve(self.front.clone(), socket))),
                 Err(error) => debug!(%error, "a connection in handshake is gone"),
             }

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -27,35 +29,21 @@ enum Stream {
 }
 
 impl Socket {
-    /// Over TCP, with the client's address.
-    pub fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
-        Self {
-            stream: Stream::Tcp(stream, client),
-            kept: None,
-        }
-    }
-
-    /// Over the Unix socket.
-    pub fn unix(stream: UnixStream) -> Self {
-        Self {
-            stream: Stream::Unix(stream),
-            kept: None,
-        }
-    }
-
-    /// The same connection, kept if it is.
-    pub fn kept_by(mut self, kept: Option<Box<Kept>>) -> Self {
-        self.kept = kept;
-        self
-    }
-
-    /// A connection that another process has kept.
+    /// A non-blocking connection from which nothing has been taken, kept by this process
+    /// or by one before it.
     ///
     /// # Errors
     /// The client has gone.
-    pub fn take_up(fd: OwnedFd, kept: Box<Kept>) -> io::Result<Self> {
-        let peer = socket2::SockRef::from(&fd).peer_addr()?.as_socket();
-        Ok(Self::from_fd(fd, peer)?.kept_by(Some(kept)))
+    pub fn accepted(fd: OwnedFd, kept: Option<Box<Kept>>) -> io::Result<Self> {
+        let socket = SockRef::from(&fd);
+        let client = socket.peer_addr()?.as_socket();
+        if client.is_some() {
+            prepare(&socket)?;
+        }
+        Ok(Self {
+            kept,
+            ..Self::from_fd(fd, client)?
+        })
     }
 
     /// Where this connection's draws come from.
@@ -67,10 +55,22 @@ impl Socket {
     }
 
     /// No longer kept: what was read from it is taken out of it.
+    ///
+    /// # Errors
+    /// It is another process's, which nothing that is done here reaches, or it has failed.
     pub fn commit(&mut self) -> io::Result<()> {
-        match self.kept.take() {
-            Some(mut kept) => kept.commit(self.stream.fd()),
-            None => Ok(()),
+        if let Some(kept) = &mut self.kept {
+            kept.commit(self.stream.fd())?;
+            self.kept = None;
+        }
+        Ok(())
+    }
+
+    /// To be asked before anything is done that no other process must do too.
+    fn own(&mut self) -> io::Result<()> {
+        match self.kept.as_ref().is_some_and(|kept| kept.is_offered()) {
+            true => self.commit(),
+            false => Ok(()),
         }
     }
 
@@ -127,10 +127,11 @@ impl Socket {
 
     /// Takes the socket back after [`Socket::into_fd`].
     pub fn from_fd(fd: OwnedFd, peer: Option<SocketAddr>) -> io::Result<Self> {
-        Ok(match peer {
-            Some(address) => Self::tcp(TcpStream::from_std(fd.into())?, address),
-            None => Self::unix(UnixStream::from_std(fd.into())?),
-        })
+        let stream = match peer {
+            Some(address) => Stream::Tcp(TcpStream::from_std(fd.into())?, address),
+            None => Stream::Unix(UnixStream::from_std(fd.into())?),
+        };
+        Ok(Self { stream, kept: None })
     }
 
     /// The address of a TCP client.
@@ -140,6 +141,16 @@ impl Socket {
             Stream::Unix(_) => None,
         }
     }
+}
+
+/// Answers go out at once, and a peer that has vanished is noticed in about a minute.
+fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 impl Stream {
@@ -205,9 +216,7 @@ impl AsyncWrite for Socket {
         if repeated > 0 {
             return Poll::Ready(Ok(repeated));
         }
-        if let Some(kept) = &socket.kept {
-            kept.own()?;
-        }
+        socket.own()?;
         let written = match &mut socket.stream {
             Stream::Tcp(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -227,12 +236,71 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = self.get_mut();
-        if let Some(kept) = &socket.kept {
-            kept.own()?;
-        }
+        socket.own()?;
         match &mut socket.stream {
             Stream::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net;
+    use std::os::unix::net::UnixDatagram;
+
+    use rustix::net::{RecvFlags, recv};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::control::keep::{self, Keeper};
+    use crate::handoff::Tape;
+
+    /// A kept connection, its client, the tape as another process has it, and systemd.
+    fn kept() -> (Socket, net::TcpStream, Tape, UnixDatagram) {
+        let (ours, systemd) = UnixDatagram::pair().unwrap();
+        let keeper = Keeper::new(ours).unwrap();
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (fd, kept) = keep::accept(listener.as_fd(), &mut keeper.prepare()).unwrap();
+        let tape = kept.as_ref().unwrap().tape.fd().try_clone_to_owned().unwrap();
+        let tape = Tape::open(tape).unwrap().unwrap();
+        (Socket::accepted(fd, kept).unwrap(), client, tape, systemd)
+    }
+
+    #[tokio::test]
+    async fn nothing_reaches_a_client_whose_session_another_process_has_claimed() {
+        let (mut socket, mut client, other, _systemd) = kept();
+        client.write_all(&[7; 60 * 1024]).unwrap();
+        assert!(other.claim().unwrap());
+        // Until so much was read that it is no longer kept, if it can be had.
+        let mut read = [0; 16 * 1024];
+        while socket.read(&mut read).await.is_ok() {}
+        assert!(socket.write_all(b"not from here").await.is_err());
+        assert!(socket.shutdown().await.is_err());
+        client.set_nonblocking(true).unwrap();
+        let nothing = client.read(&mut read).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        let mut there = [0; 100 * 1024];
+        let count = recv(socket.stream.fd(), &mut there, RecvFlags::PEEK);
+        assert_eq!(count.unwrap().0, 60 * 1024, "all of it is the other's to take");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_else_wants_goes_on_when_too_much_was_said_to_keep_it() {
+        let (mut socket, mut client, other, _systemd) = kept();
+        let much: Vec<u8> = (0..60 * 1024).map(|i: u32| i.to_le_bytes()[0]).collect();
+        client.write_all(&much).unwrap();
+        let mut read = vec![0; much.len()];
+        let (first, second) = read.split_at_mut(50 * 1024);
+        socket.read_exact(first).await.unwrap();
+        socket.read_exact(second).await.unwrap();
+        assert!(read == much && socket.kept.is_none());
+        assert!(!other.claim().unwrap());
+        socket.write_all(b"welcome").await.unwrap();
+        let mut heard = [0; 7];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"welcome");
     }
 }

@@ -5,16 +5,13 @@
 //! What a socket unit has opened does not belong here: a restart of that unit would
 //! then find its address in use.
 
-use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
 
-use rustix::net::{
-    self, AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::notify;
 
 /// Keeps a copy under this name, which has no colon, until [`remove`] or until the
 /// unit is stopped. Nothing without systemd; it leaves out what it has already. Only
@@ -30,29 +27,15 @@ pub fn remove(name: &str) -> io::Result<()> {
 }
 
 fn say(text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+    let Some(socket) = notify::socket() else {
         return Ok(());
     };
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    net::connect(&socket, &address(&path)?)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    net::sendmsg(
-        &socket,
-        &[IoSlice::new(text.as_bytes())],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let text = [IoSlice::new(text.as_bytes())];
+    sendmsg(socket?, &text, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
-}
-
-/// A path, or with `@` a name in the abstract namespace.
-fn address(path: &OsStr) -> io::Result<SocketAddrUnix> {
-    Ok(match path.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
-        None => SocketAddrUnix::new(path)?,
-    })
 }

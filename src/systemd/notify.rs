@@ -1,6 +1,7 @@
 //! What a service says to systemd: sd_notify(3). Where nobody has asked to be
 //! told (`NOTIFY_SOCKET`), all of it does nothing.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -12,25 +13,30 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use sd_notify::NotifyState;
 
-/// Whether somebody listens.
-pub fn is_asked_for() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+/// Where systemd listens: a path, or with `@` a name in the abstract namespace.
+fn address() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
 }
 
-/// A socket of the caller's own for what has descriptors with it; `None` if nobody
-/// listens.
+/// Whether somebody listens.
+pub fn is_asked_for() -> bool {
+    address().is_some()
+}
+
+/// A socket of the caller's own, connected, for what has descriptors with it; `None`
+/// if nobody listens.
 pub fn socket() -> Option<io::Result<UnixDatagram>> {
-    let address = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
-    let connect = || {
-        let socket = UnixDatagram::unbound()?;
-        let address = match address.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&address)?,
-        };
-        socket.connect_addr(&address)?;
-        Ok(socket)
+    address().map(|address| connect(&address))
+}
+
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(address)?,
     };
-    Some(connect())
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
 }
 
 /// The service serves; `status` is what `systemctl status` shows.
@@ -125,6 +131,24 @@ fn say(states: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn systemd_is_found_at_a_path_and_under_an_abstract_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let name = path.to_str().unwrap();
+        let listening = [
+            (name.to_owned(), SocketAddr::from_pathname(&path)),
+            (format!("@{name}"), SocketAddr::from_abstract_name(name)),
+        ];
+        for (address, bound) in listening {
+            let systemd = UnixDatagram::bind_addr(&bound.unwrap()).unwrap();
+            connect(OsStr::new(&address)).unwrap().send(b"READY=1").unwrap();
+            let mut heard = [0; 100];
+            assert_eq!(systemd.recv(&mut heard).unwrap(), 7, "{address}");
+        }
+        assert!(connect(OsStr::new("@duckgres: nobody")).is_err());
+    }
 
     #[test]
     fn the_watchdog_of_another_process_is_not_ours() {

@@ -5,6 +5,7 @@
 //! where there is an event to wait for.
 
 pub mod message;
+mod postgres;
 pub mod processes;
 pub mod programs;
 mod replace;

@@ -1,5 +1,5 @@
-//! Servers to test against: duckgres as this build made it, or a private
-//! cluster of the PostgreSQL that is installed.
+//! Servers to test against: duckgres as this build made it, or PostgreSQL
+//! (`postgres`).
 //!
 //! Most tests share one server, started by the first and stopped when the test
 //! program ends. That end is a test as well: a server that panicked anywhere
@@ -7,8 +7,8 @@
 //! something, or looks at a process from outside, starts a server of its own.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -43,11 +43,11 @@ pub struct Server {
     pub certificate: PathBuf,
     /// The command line that the server printed for its user. Empty for PostgreSQL.
     pub invitation: String,
-    process: Child,
+    pub(super) process: Child,
     /// The process that took its place; 0: none has.
     pub(super) successor: AtomicU32,
     /// What it was started with.
-    arguments: Vec<String>,
+    pub(super) arguments: Vec<String>,
     /// Holds everything the server writes. Removed when the server is dropped.
     pub(super) home: TempDir,
 }
@@ -256,124 +256,6 @@ impl Server {
         }
     }
 
-    /// A new PostgreSQL cluster, or what is missing for one.
-    pub fn postgres() -> Result<Server, String> {
-        let binaries = postgres_binaries().ok_or("PostgreSQL is not installed in /usr/lib/postgresql")?;
-        // PostgreSQL refuses to run as root.
-        let account = match geteuid().is_root() {
-            true => Some(
-                User::from_name("postgres")
-                    .ok()
-                    .flatten()
-                    .ok_or("there is no user postgres")?,
-            ),
-            false => None,
-        };
-        let as_account = |mut command: Command| {
-            if let Some(account) = &account {
-                command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
-            }
-            command.current_dir("/").stdin(Stdio::null());
-            command
-        };
-        let own = |path: &Path, mode: u32| {
-            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-            if let Some(account) = &account {
-                chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw())).unwrap();
-            }
-        };
-
-        let home = TempDir::with_prefix("duckgres-test-").unwrap();
-        own(home.path(), 0o755);
-        let file = |name: &str| home.path().join(name);
-        let (user, password) = ("tester", "not a secret");
-        fs::write(file("password"), password).unwrap();
-        own(&file("password"), 0o600);
-        let certified =
-            rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
-        fs::write(file("server.crt"), certified.cert.pem()).unwrap();
-        fs::write(file("server.key"), certified.signing_key.serialize_pem()).unwrap();
-        own(&file("server.key"), 0o600);
-
-        let data = file("data");
-        let mut initdb = as_account(Command::new(binaries.join("initdb")));
-        initdb.arg("-D").arg(&data).arg("--pwfile").arg(file("password"));
-        initdb.args([
-            "-U",
-            user,
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "-A",
-            "scram-sha-256",
-            "--no-sync",
-        ]);
-        succeed(initdb);
-        let mut single = as_account(Command::new(binaries.join("postgres")));
-        single
-            .arg("--single")
-            .arg("-D")
-            .arg(&data)
-            .arg("postgres")
-            .stdin(Stdio::piped());
-        single.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut single = single.spawn().unwrap();
-        single
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"create database tester\n")
-            .unwrap();
-        assert!(single.wait().unwrap().success());
-
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let settings = [
-            ("port", port.to_string()),
-            ("listen_addresses", "127.0.0.1".into()),
-            ("unix_socket_directories", home.path().display().to_string()),
-            ("ssl", "on".into()),
-            ("ssl_cert_file", file("server.crt").display().to_string()),
-            ("ssl_key_file", file("server.key").display().to_string()),
-            ("max_connections", "200".into()),
-            ("fsync", "off".into()),
-            // Otherwise PostgreSQL runs the queries of clients that are gone.
-            ("client_connection_check_interval", "100ms".into()),
-        ];
-        let mut command = as_account(Command::new(binaries.join("postgres")));
-        command.arg("-D").arg(&data);
-        settings
-            .iter()
-            .for_each(|(name, value)| _ = command.arg("-c").arg(format!("{name}={value}")));
-        command
-            .stdout(Stdio::null())
-            .stderr(File::create(file("log")).unwrap());
-        let server = Server {
-            kind: Kind::Postgres,
-            port,
-            sockets: home.path().to_path_buf(),
-            user: user.into(),
-            password: password.into(),
-            database: user.into(),
-            certificate: file("server.crt"),
-            invitation: String::new(),
-            process: spawn(&mut command),
-            successor: AtomicU32::new(0),
-            arguments: Vec::new(),
-            home,
-        };
-        eventually("PostgreSQL is ready", || {
-            server
-                .log()
-                .contains("database system is ready to accept connections")
-                .then_some(())
-        });
-        Ok(server)
-    }
-
     /// The path of the Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.sockets.join(format!(".s.PGSQL.{}", self.port))
@@ -498,24 +380,6 @@ fn own_password(data: &Path) -> String {
     password.expect("host:port:database:user:password").to_owned()
 }
 
-/// Where initdb and postgres are: where `DUCKGRES_TEST_POSTGRES_BIN` says, or
-/// version 15, which the expected values are from, or the newest there is.
-fn postgres_binaries() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("DUCKGRES_TEST_POSTGRES_BIN") {
-        return Some(named.into());
-    }
-    let installed = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let binaries = entry.path().join("bin");
-        binaries
-            .join("initdb")
-            .exists()
-            .then_some((version == 15, version, binaries))
-    });
-    installed.max().map(|(_, _, binaries)| binaries)
-}
-
 /// Stops the shared server and makes the run fail if it was not well to the end.
 extern "C" fn stop_shared() {
     let Some(shared) = SHARED
@@ -564,7 +428,7 @@ pub fn limit_files(process: u32, bytes: Option<u64>) {
 }
 
 /// Starts a child that is stopped when the thread that started it is gone.
-fn spawn(command: &mut Command) -> Child {
+pub(super) fn spawn(command: &mut Command) -> Child {
     // SAFETY: prctl and signal are async-signal-safe; the closure does nothing else.
     unsafe {
         command.pre_exec(|| {
@@ -597,13 +461,4 @@ fn first_line_with(process: &mut Child, text: &'static str, log: &Path) -> Strin
         let log = fs::read_to_string(log).unwrap_or_default();
         panic!("the server did not print a line with {text}; its log:\n{log}")
     })
-}
-
-fn succeed(mut command: Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -80,10 +80,13 @@ impl Channel {
     /// The next message with its descriptors, close-on-exec; `None` when the other
     /// side is gone.
     pub async fn receive<M: Message + Default>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-        let (bytes, descriptors) = match self.0.async_io(Interest::READABLE, receive).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            received => received?,
+        // The other side has closed its end with something unread: the kernel says so
+        // once, before what is still queued.
+        let receive = |fd: &OwnedFd| match receive(fd) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(fd),
+            received => received,
         };
+        let (bytes, descriptors) = self.0.async_io(Interest::READABLE, receive).await?;
         // No message of the conversation is empty.
         if bytes.is_empty() {
             return Ok(None);
@@ -156,9 +159,12 @@ mod tests {
         assert_eq!((message, descriptors.len()), (hello.clone(), 1));
         let (message, descriptors) = here.receive::<Failed>().await.unwrap().unwrap();
         assert_eq!((message, descriptors.len()), (long, MOST_DESCRIPTORS));
-        // Also when something is left unread on the other side.
+        // Also when something is left unread on the other side, after its last word.
         here.send(&hello, &[]).await.unwrap();
+        there.send(&hello, &[]).await.unwrap();
         drop(there);
+        let (last, _) = here.receive::<Hello>().await.unwrap().unwrap();
+        assert_eq!(last, hello);
         assert!(here.receive::<Failed>().await.unwrap().is_none());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{SockRef, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::channel::{Channel, MOST_DESCRIPTORS};
@@ -61,7 +61,7 @@ impl Estate {
             } else if name.starts_with(METRICS_NAMES) {
                 estate.metrics.push(tcp(fd)?);
             } else {
-                estate.unit.push(listener(fd)?);
+                estate.unit.push(Listener::new(fd)?);
             }
         }
         Ok(estate)
@@ -80,7 +80,7 @@ impl Estate {
             let worker = u16::try_from(about.worker).unwrap_or_default();
             match about.what() {
                 What::DataDirLock => estate.data_dir_lock = Some(fd),
-                What::Unit => estate.unit.push(listener(fd)?),
+                What::Unit => estate.unit.push(Listener::new(fd)?),
                 What::Tcp => estate.tcp.push(tcp(fd)?),
                 What::Metrics => estate.metrics.push(tcp(fd)?),
                 What::Unix => unix = Some((PathBuf::from(OsStr::from_bytes(&about.path)), fd)),
@@ -113,15 +113,6 @@ fn is_listener(fd: &OwnedFd) -> bool {
         && socket
             .local_addr()
             .is_ok_and(|address| address.as_socket().is_some() || address.is_unix())
-}
-
-fn listener(fd: OwnedFd) -> io::Result<Listener> {
-    if SockRef::from(&fd).local_addr()?.as_socket().is_some() {
-        return Ok(Listener::Tcp(Arc::new(tcp(fd)?)));
-    }
-    let listener = std::os::unix::net::UnixListener::from(fd);
-    listener.set_nonblocking(true)?;
-    Ok(Listener::Unix(Arc::new(UnixListener::from_std(listener)?)))
 }
 
 fn tcp(fd: OwnedFd) -> io::Result<TcpListener> {
@@ -178,9 +169,9 @@ fn belongings<'a>(
     for listener in &doors.listeners {
         let what = match listener {
             _ if doors.of_a_unit => What::Unit,
-            Listener::Tcp(_) => What::Tcp,
+            tcp if tcp.address().is_some() => What::Tcp,
             // With its lock, below.
-            Listener::Unix(_) => continue,
+            _ => continue,
         };
         all.push((about(what), listener.as_fd()));
     }

@@ -17,6 +17,7 @@ use crate::control::pool::Pool;
 use crate::proto::{
     Failed, FromPredecessor, FromSuccessor, Hello, Ready, Serving, from_predecessor::Word, from_successor,
 };
+use crate::systemd::notify;
 
 /// Names the descriptor of the conversation.
 pub(super) const VARIABLE: &str = "DUCKGRES_PREDECESSOR_FD";
@@ -59,7 +60,7 @@ impl Predecessor {
             return Err(invalid());
         }
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-        if env::var_os("NOTIFY_SOCKET").is_some() {
+        if notify::is_asked_for() {
             become_child_of_the_manager()?;
         }
         let own = pidfd_open(getpid(), PidfdFlags::empty())?;

@@ -161,8 +161,8 @@ impl Rig {
         let unix_listener = unix.listener().clone();
         for listener in tcp
             .into_iter()
-            .map(|listener| Listener::Tcp(Arc::new(listener)))
-            .chain([Listener::Unix(unix_listener)])
+            .map(|listener| Listener::new(listener.into_std().unwrap().into()).unwrap())
+            .chain([unix_listener])
         {
             let knocks = tokio::sync::mpsc::channel(1).1;
             tokio::spawn(accept(
