@@ -5,9 +5,9 @@
 //! with SCRAM: duckgres, PostgreSQL 15 and PgBouncer before it (session pooling,
 //! its server connections warm), one after the other in each round; the numbers
 //! are medians of the rounds. The clients run on the same processors and their
-//! half of SCRAM costs as much as the servers'. Then how long a handoff takes,
-//! and what an idle TLS session costs in resident memory, control plane and
-//! worker together.
+//! half of SCRAM costs as much as the servers'. Then what DuckDB itself needs for
+//! such a login, how long a handoff takes, and what an idle TLS session costs in
+//! resident memory, control plane and worker together.
 //!
 //! Nothing fails because it is slow: a goal that is missed is printed as such.
 //!
@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use client::{Address, Client, Result};
+use duckgres::engine::{Instance, Options};
 use servers::Server;
 
 /// So many logins make a measurement.
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
     raise_descriptor_limit()?;
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let database = home.path().join("empty.duckdb");
-    duckgres::engine::Instance::open(&database, &duckgres::engine::Options::default())?;
+    Instance::open(&database, &Options::default())?;
     let duckgres = servers::duckgres(&database)?;
     let postgres = servers::postgres(&duckgres);
     let bouncer = match &postgres {
@@ -65,9 +66,26 @@ fn main() -> Result<()> {
     for (at_a_time, tls) in [(1, false), (1, true), (32, false), (32, true)] {
         rates(&places, at_a_time, tls, rounds)?;
     }
+    engine_alone(home.path())?;
     handoff::measure()?;
     drop((bouncer, postgres));
     memory(&duckgres, sessions)
+}
+
+/// What DuckDB has to do for each of these logins, whoever does the rest: connect,
+/// plan and run `select 1`, disconnect. PgBouncer's server has it done before.
+fn engine_alone(home: &std::path::Path) -> Result<()> {
+    let instance = Instance::open(&home.join("alone.duckdb"), &Options::default())?;
+    let mut times = Vec::with_capacity(10 * LOGINS);
+    for _ in 0..times.capacity() {
+        let start = Instant::now();
+        instance.connect()?.run("select 1")?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let micros = times[times.len() / 2].as_secs_f64() * 1e6;
+    println!("DuckDB alone, connect, select 1, disconnect: p50 {micros:.0} µs\n");
+    Ok(())
 }
 
 /// Connections per second.

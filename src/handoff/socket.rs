@@ -99,7 +99,11 @@ impl Stream {
 }
 
 fn receive_now(fd: &OwnedFd) -> io::Result<Message> {
-    let mut buffer = Zeroizing::new(vec![0; BUFFER]);
+    // Most messages are far shorter than the longest, and every byte of the buffer is
+    // zeroed before and wiped after. TRUNC: as long as it is, not as was read.
+    let peek = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let (_, length) = net::recv(fd, &mut [0u8; 0][..], peek)?;
+    let mut buffer = Zeroizing::new(vec![0; length.clamp(1, BUFFER)]);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;

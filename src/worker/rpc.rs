@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
@@ -58,16 +58,19 @@ struct Management {
     worker: Arc<Worker>,
 }
 
+/// Of this process.
+static START_TIME: LazyLock<u64> =
+    LazyLock::new(|| crate::process::start_time(std::process::id()).unwrap_or_default());
+
 fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i32>) -> Report {
-    let process_id = std::process::id();
     Report {
         worker_id: u32::from(worker.id),
         sessions: worker.registry.count() as u32,
         running: worker.registry.running() as u32,
         open_databases: worker.databases.names(),
         draining: worker.registry.is_draining(),
-        process_id,
-        start_time: crate::process::start_time(process_id).unwrap_or_default(),
+        process_id: std::process::id(),
+        start_time: *START_TIME,
         snapshot,
         live,
         ended,
@@ -207,7 +210,6 @@ impl Service for Management {
 
     async fn metrics(&self, _: Request<MetricsRequest>) -> Result<Response<MetricsReply>, Status> {
         let counters = &self.worker.policy.counters;
-        let process_id = std::process::id();
         Ok(Response::new(MetricsReply {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_version: crate::engine::library_version(),
@@ -216,11 +218,8 @@ impl Service for Management {
             query_errors: counters.errors(),
             rows_sent: counters.rows_sent(),
             bytes_sent: counters.bytes_sent(),
-            resident_bytes: crate::process::resident_bytes(process_id).unwrap_or_default(),
-            uptime_seconds: crate::process::start_time(process_id)
-                .and_then(crate::process::age)
-                .unwrap_or_default()
-                .as_secs(),
+            resident_bytes: crate::process::resident_bytes(std::process::id()).unwrap_or_default(),
+            uptime_seconds: crate::process::age(*START_TIME).unwrap_or_default().as_secs(),
         }))
     }
 
