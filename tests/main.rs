@@ -42,6 +42,7 @@ mod operation;
 mod races;
 mod reload;
 mod resources;
+mod restarts;
 mod safety;
 mod seen;
 mod sql;

@@ -134,15 +134,17 @@ impl Ledger {
         let now = Instant::now();
         let mut state = self.lock();
         let process = (report.process_id, report.start_time);
+        let live: HashSet<i32> = report.live.iter().map(|session| session.backend_id).collect();
         if state
             .processes
             .insert(worker, process)
             .is_some_and(|before| before != process)
         {
-            self.strike_out(&mut state, worker, |_, entry| entry.accepted.is_some(), now);
+            // Those that the new one has taken up go on.
+            let gone = |id: i32, entry: &Entry| entry.accepted.is_some() && !live.contains(&id);
+            self.strike_out(&mut state, worker, gone, now);
         }
         if report.snapshot {
-            let live: HashSet<i32> = report.live.iter().map(|session| session.backend_id).collect();
             let missing = |id: i32, entry: &Entry| {
                 let settled = entry.accepted.is_some_and(|at| now >= at + GRACE);
                 settled && !live.contains(&id)

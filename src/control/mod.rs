@@ -42,6 +42,7 @@ pub mod process;
 pub mod proxy;
 mod questions;
 pub mod reload;
+pub mod restart;
 pub mod scram;
 pub mod scrape;
 pub mod serve;
@@ -51,6 +52,7 @@ pub mod sockets;
 pub mod standalone;
 pub mod startup;
 pub mod status;
+pub mod store;
 pub mod supervise;
 #[cfg(test)]
 mod tests;

@@ -150,6 +150,15 @@ impl Worker {
         }
     }
 
+    /// Returns when that process has reported, with the number of its sessions.
+    pub async fn reported_by(&self, process: u32) -> u32 {
+        let by = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.process_id == process);
+        let mut reports = self.report.subscribe();
+        let report = reports.wait_for(by).await;
+        // The sender is this worker's own.
+        report.map_or(0, |report| report.as_ref().map_or(0, |report| report.sessions))
+    }
+
     /// Returns when the worker reports that it has no sessions.
     pub async fn vacant(&self) {
         let vacant = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.sessions == 0);

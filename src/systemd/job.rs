@@ -1,4 +1,7 @@
-//! Why systemd is stopping this process: for good, or to start it again.
+//! Why this process is being stopped: for good, or to be started again.
+//!
+//! A process of the control plane's own is told by an order when it is to end for good
+//! (the rpc `Drain` or `Shutdown`); whoever just sends it a signal has it restarted.
 //!
 //! systemd tells a service only that it is to stop. The job that is behind it is
 //! asked for on the bus, with systemd's own tool: it is where systemd is, and the
@@ -12,11 +15,18 @@ use tokio::process::Command;
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 
-/// Whether this process's unit is being stopped in order to be started again.
+/// The environment variable by which a supervisor says that it starts a process again
+/// that ends without having been ordered to.
+pub const STARTED_AGAIN: &str = "DUCKGRES_STARTED_AGAIN";
+
+/// Whether this process is being stopped in order to be started again.
 ///
 /// # Errors
-/// The bus cannot be asked, or has answered something else.
+/// systemd is to be asked, and the bus cannot be, or has answered something else.
 pub async fn is_restart() -> io::Result<bool> {
+    if std::env::var_os(STARTED_AGAIN).is_some() {
+        return Ok(true);
+    }
     // 0 is whoever asks: a child of this process, of the same unit.
     let manager = format!("{DESTINATION}.Manager");
     let unit = ask(&["call", DESTINATION, MANAGER, &manager, "GetUnitByPID", "u", "0"]).await?;
