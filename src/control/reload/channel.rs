@@ -81,7 +81,11 @@ impl Channel {
     /// side is gone.
     pub async fn receive<M: Message + Default>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let (bytes, descriptors) = match self.0.async_io(Interest::READABLE, receive).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            // The other side has closed without reading all. It is said once, and before
+            // what the other side has said itself.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.0.async_io(Interest::READABLE, receive).await?
+            }
             received => received?,
         };
         // No message of the conversation is empty.
@@ -158,7 +162,9 @@ mod tests {
         assert_eq!((message, descriptors.len()), (long, MOST_DESCRIPTORS));
         // Also when something is left unread on the other side.
         here.send(&hello, &[]).await.unwrap();
+        there.send(&hello, &[]).await.unwrap();
         drop(there);
+        assert!(here.receive::<Hello>().await.unwrap().is_some());
         assert!(here.receive::<Failed>().await.unwrap().is_none());
     }
 }
