@@ -84,6 +84,7 @@ fn session(backend_id: i32, socket: OwnedFd) -> Result<Session> {
             },
             create_database: true,
             admin: false,
+            frozen: None,
         },
     })
 }

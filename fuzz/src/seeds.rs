@@ -110,6 +110,7 @@ fn handoff() -> Vec<Vec<u8>> {
         }),
         create_database: true,
         admin: false,
+        frozen: None,
     };
     let mut seeds = Vec::new();
     for number in 0..6 {

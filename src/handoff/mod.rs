@@ -13,6 +13,7 @@
 //! A session whose handshake another process could do again comes with its
 //! [`Tape`], and is the receiver's only if that can still be claimed.
 
+mod frozen;
 pub(crate) mod memfd;
 mod receive;
 mod send;
@@ -24,6 +25,7 @@ mod tape;
 pub mod envelope;
 
 pub use crate::proto::refused::Reason;
+pub use frozen::{FROZEN_VERSION, Frozen, FrozenStatement, FrozenVariable};
 pub use receive::{Incoming, Listener, Offer, ReceiveError};
 pub use send::{OfferError, offer, offer_with};
 pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};

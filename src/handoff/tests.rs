@@ -89,6 +89,7 @@ fn session() -> (Session, UnixStream) {
         },
         create_database: true,
         admin: true,
+        frozen: None,
     };
     (
         Session {
