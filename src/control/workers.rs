@@ -289,6 +289,7 @@ fn orders(settings: &Settings) -> ConfigureRequest {
         ),
         own_group: units,
         drain_milliseconds: milliseconds(settings.shutdown_timeout),
+        restart_milliseconds: milliseconds(settings.drain_timeout),
         remote: units.then(|| remote(settings)),
     }
 }

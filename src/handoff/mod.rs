@@ -23,6 +23,7 @@ mod state;
 mod tape;
 
 pub mod envelope;
+pub mod pocket;
 
 pub use crate::proto::refused::Reason;
 pub use frozen::{FROZEN_VERSION, Frozen, FrozenStatement, FrozenVariable};

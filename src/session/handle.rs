@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::activity::Activity;
 use super::deadline::Deadlines;
@@ -109,6 +109,13 @@ impl Handle {
     /// What the session is doing.
     pub fn activity(&self) -> Activity {
         self.activity_mut().clone()
+    }
+
+    /// Since when the session has been in a transaction, be it of a single statement,
+    /// and whether it is running a statement now.
+    pub fn busy_since(&self) -> Option<(SystemTime, bool)> {
+        let activity = self.activity_mut();
+        Some((activity.transaction_start?, activity.state == "active"))
     }
 
     pub(super) fn activity_mut(&self) -> MutexGuard<'_, Activity> {

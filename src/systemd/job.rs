@@ -1,4 +1,5 @@
-//! Why this process is being stopped: for good, or to be started again.
+//! Why this process is being stopped: for good, or to be started again; and what is
+//! kept for the next one.
 //!
 //! A process of the control plane's own is told by an order when it is to end for good
 //! (the rpc `Drain` or `Shutdown`); whoever just sends it a signal has it restarted.
@@ -27,17 +28,35 @@ pub async fn is_restart() -> io::Result<bool> {
     if std::env::var_os(STARTED_AGAIN).is_some() {
         return Ok(true);
     }
-    // 0 is whoever asks: a child of this process, of the same unit.
-    let manager = format!("{DESTINATION}.Manager");
-    let unit = ask(&["call", DESTINATION, MANAGER, &manager, "GetUnitByPID", "u", "0"]).await?;
-    let unit = object_path(&unit).ok_or_else(|| strange(&unit))?;
-    let job = get(unit, "Unit", "Job").await?;
+    let job = get(&unit().await?, "Unit", "Job").await?;
     match object_path(&job) {
         // There is none.
         Some("/") => Ok(false),
         Some(job) => Ok(get(job, "Job", "JobType").await?.contains("restart")),
         None => Err(strange(&job)),
     }
+}
+
+/// How many descriptors this process's unit may store. systemd drops what is more, and
+/// does not say so.
+///
+/// # Errors
+/// As of [`is_restart`].
+pub async fn store_size() -> io::Result<u32> {
+    // Since systemd 254 the service is told.
+    if let Some(size) = std::env::var("FDSTORE").ok().and_then(|size| size.parse().ok()) {
+        return Ok(size);
+    }
+    let size = get(&unit().await?, "Service", "FileDescriptorStoreMax").await?;
+    let number = size.trim().strip_prefix("u ").and_then(|size| size.parse().ok());
+    number.ok_or_else(|| strange(&size))
+}
+
+async fn unit() -> io::Result<String> {
+    // 0 is whoever asks: a child of this process, of the same unit.
+    let manager = format!("{DESTINATION}.Manager");
+    let unit = ask(&["call", DESTINATION, MANAGER, &manager, "GetUnitByPID", "u", "0"]).await?;
+    Ok(object_path(&unit).ok_or_else(|| strange(&unit))?.to_owned())
 }
 
 async fn get(object: &str, interface: &str, property: &str) -> io::Result<String> {
