@@ -1,8 +1,15 @@
 //! Workers that the control plane has started, and that are told to restart.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::message;
+use crate::support::processes::is_running;
 use crate::support::programs::run;
 use crate::support::{Server, Session, Transport, eventually};
 
@@ -71,20 +78,169 @@ fn a_worker_whose_program_does_not_start_leaves_the_others_as_they_are() {
     assert_ne!(server.worker_process(2), second);
 }
 
+/// A session with a setting and a prepared statement, which must go on having them.
+struct Marked {
+    session: Session,
+    marker: String,
+}
+
+impl Marked {
+    fn new(server: &Server, user: &str, transport: Transport, marker: usize) -> Self {
+        let mut session = Session::of(server, user, transport);
+        let marker = format!("r{marker}");
+        session.execute(&format!("set application_name = '{marker}'"));
+        session.execute(&format!("prepare r_marked as select '{marker}' as a"));
+        Self { session, marker }
+    }
+
+    #[track_caller]
+    fn check(&mut self) {
+        let Self { session, marker } = self;
+        assert_eq!(session.rows("execute r_marked"), [marker.as_str()]);
+        assert_eq!(session.rows("show application_name"), [marker.as_str()]);
+    }
+}
+
+fn terminate(process: u32) {
+    kill(Pid::from_raw(process.try_into().unwrap()), Signal::SIGTERM).unwrap();
+}
+
+/// Has the worker's process end, and waits for the next one's note.
+#[track_caller]
+fn restart_by_signal(server: &Server, worker: u32) {
+    let before = server.worker_process(worker);
+    terminate(before);
+    eventually("the next process", || {
+        (server.worker_process(worker) != before).then_some(())
+    });
+}
+
 #[test]
-fn a_child_that_is_told_to_end_is_followed_by_the_next() {
+fn sessions_of_the_only_child_go_on_when_it_is_told_to_end() {
     if against_postgres() {
         return;
     }
     let server = Server::duckgres(&[]);
-    let mut session = Session::over(&server, Transport::Tls13);
-    session.execute("create table r_here as select 42 as i");
-    drop(session);
-    let before = server.worker_process(1);
-    kill(Pid::from_raw(before.try_into().unwrap()), Signal::SIGTERM).unwrap();
-    eventually("the next process", || {
-        (server.worker_process(1) != before).then_some(())
+    let mut sessions: Vec<Marked> = Transport::ALL
+        .into_iter()
+        .zip(0..)
+        .map(|(transport, i)| Marked::new(&server, &server.user, transport, i))
+        .collect();
+    sessions[0]
+        .session
+        .execute("create table r_here as select 42 as i");
+    for _ in 0..3 {
+        restart_by_signal(&server, 1);
+        for one in &mut sessions {
+            one.check();
+            assert_eq!(one.session.rows("select i from r_here"), ["42"]);
+        }
+    }
+    let mut late = Session::over(&server, Transport::Tls13);
+    assert_eq!(late.rows("select i from r_here"), ["42"]);
+}
+
+#[test]
+fn a_rolled_set_of_workers_under_load_is_noticed_by_no_client() {
+    if against_postgres() {
+        return;
+    }
+    let server = Server::with_workers(3, &[]);
+    let done = AtomicBool::new(false);
+    let statements = AtomicU64::new(0);
+    let working = Barrier::new(13);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..12)
+            .map(|i| {
+                let (server, done, statements, working) = (&server, &done, &statements, &working);
+                scope.spawn(move || {
+                    let user = format!("u{}", i % 6);
+                    let mut one = Marked::new(server, &user, Transport::ALL[i % 4], i);
+                    let table = format!("r_rolled{i}");
+                    one.session.execute(&format!("create table {table} (i int)"));
+                    working.wait();
+                    let mut written = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        one.check();
+                        one.session
+                            .execute(&format!("insert into {table} values ({written})"));
+                        written += 1;
+                        let rows = one
+                            .session
+                            .rows(&format!("select count(*), count(distinct i) from {table}"));
+                        assert_eq!(rows, [format!("{written}|{written}")]);
+                        statements.fetch_add(4, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        working.wait();
+        let rolled = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..2 {
+                let before = statements.load(Ordering::Relaxed);
+                print!("{}", run(&mut restart_workers(&server), "").success());
+                eventually("clients work with the new processes", || {
+                    (statements.load(Ordering::Relaxed) > before + 48).then_some(())
+                });
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        rolled.unwrap();
+        clients.into_iter().for_each(|client| client.join().unwrap());
     });
-    let mut session = Session::over(&server, Transport::Tls13);
-    assert_eq!(session.rows("select i from r_here"), ["42"]);
+}
+
+#[test]
+fn sessions_are_kept_over_a_reload_between_two_processes_of_their_worker() {
+    if against_postgres() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("worker");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_duckgres-worker"), &program).unwrap();
+    let server = Server::with_workers(1, &["--worker-binary", program.to_str().unwrap()]);
+    let mut one = Marked::new(&server, "u0", Transport::Tls13, 1);
+    let mut two = Marked::new(&server, "u1", Transport::Tls12, 2);
+    std::fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink("/bin/false", &program).unwrap();
+    let before = server.worker_process(1);
+    terminate(before);
+    eventually("the worker has ended", || (!is_running(before)).then_some(()));
+    // What is said meanwhile is answered later.
+    one.session.send(&message::query("select 17 as a"));
+    server.reload();
+    std::fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_duckgres-worker"), &program).unwrap();
+    assert!(one.session.transcript().contains(&"DataRow 17".to_owned()));
+    one.check();
+    two.check();
+}
+
+#[test]
+fn a_worker_found_by_the_next_control_plane_restarts_with_its_sessions() {
+    if against_postgres() {
+        return;
+    }
+    let mut server = Server::with_workers(2, &[]);
+    let mut one = Marked::new(&server, "u0", Transport::Tls13, 1);
+    server.die();
+    let server = server.start_again();
+    one.check();
+    restart_by_signal(&server, one.session.worker());
+    one.check();
+    run(&mut restart_workers(&server), "").success();
+    one.check();
+}
+
+#[test]
+fn a_server_that_stops_ends_its_sessions_as_ever() {
+    if against_postgres() {
+        return;
+    }
+    let mut server = Server::with_workers(2, &[]);
+    let mut one = Marked::new(&server, "u0", Transport::Tls13, 1);
+    run(&mut restart_workers(&server), "").success();
+    one.check();
+    assert!(server.stop().success());
+    assert_eq!(one.session.last_words(), ["Error FATAL 57P01"]);
 }
