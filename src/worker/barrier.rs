@@ -108,7 +108,7 @@ async fn hold_all(worker: &Worker, deadline: Instant, give_up: bool) -> bool {
 }
 
 fn is_hopeless(registry: &Registry) -> bool {
-    registry.resting().borrow().pinned > 0 || !registry.in_the_way(LIMIT).is_empty()
+    registry.resting_now().pinned > 0 || !registry.in_the_way(LIMIT).is_empty()
 }
 
 /// Makes values of the sessions that are held. Those that are not end.
@@ -123,10 +123,10 @@ pub(super) async fn freeze(worker: &Worker) {
         tokio::spawn(async move { stop_statement(&handle, Stop::Shutdown).await });
     }
     if timeout_at(began + LAST, resting.wait_for(over)).await.is_err() {
-        let Resting { sessions, frozen, .. } = *registry.resting().borrow();
+        let Resting { sessions, frozen, .. } = registry.resting_now();
         tracing::error!(sessions = sessions - frozen, "do not stop, and are cut off");
     }
-    let Resting { frozen, .. } = *registry.resting().borrow();
+    let Resting { frozen, .. } = registry.resting_now();
     let milliseconds = began.elapsed().as_millis() as u64;
     tracing::info!(sessions = frozen, milliseconds, "frozen");
 }
