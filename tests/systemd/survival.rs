@@ -181,11 +181,11 @@ fn every_acknowledged_commit_is_there_and_none_twice(mut machine: Machine) {
     let network = machine.network();
     let written = Mutex::new(Vec::new());
     let done = AtomicBool::new(false);
+    let sessions = ["u0", "u1", "u2", "u3"].map(|user| (user, network.connect(user)));
     thread::scope(|scope| {
-        for user in ["u0", "u1", "u2", "u3"] {
-            let (network, done, written) = (&network, &done, &written);
+        for (user, mut session) in sessions {
+            let (done, written) = (&done, &written);
             scope.spawn(move || {
-                let mut session = network.connect(user);
                 session.execute("create table numbers (i bigint)");
                 let mut next = 0;
                 while !done.load(Ordering::Relaxed) {
