@@ -37,7 +37,7 @@ pub(super) async fn raise(worker: &Worker, patience: Duration) {
             tries += 1;
             let tried = Instant::now();
             let held = hold_all(worker, Instant::now() + LIMIT, true).await;
-            let milliseconds = tried.elapsed().as_millis() as u64;
+            let milliseconds = tried.elapsed().as_millis();
             if held {
                 let waited_milliseconds = began.elapsed().as_millis() as u64;
                 tracing::info!(
@@ -127,6 +127,6 @@ pub(super) async fn freeze(worker: &Worker) {
         tracing::error!(sessions = sessions - frozen, "do not stop, and are cut off");
     }
     let Resting { frozen, .. } = registry.resting_now();
-    let milliseconds = began.elapsed().as_millis() as u64;
-    tracing::info!(sessions = frozen, milliseconds, "frozen");
+    let milliseconds = began.elapsed().as_millis();
+    tracing::info!("{frozen} sessions are frozen, after {milliseconds} ms");
 }

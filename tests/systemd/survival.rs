@@ -383,7 +383,7 @@ fn any_number_of_sessions_survives(mut machine: Machine) {
             .filter(|line| line.contains(what))
             .for_each(|line| println!("{line}"))
     };
-    ["at rest", "frozen", "left to", "taken up", "go on"]
+    ["at rest", "are frozen", "left to", "taken up", "go on"]
         .into_iter()
         .for_each(lines);
 }
