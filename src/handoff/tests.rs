@@ -89,7 +89,7 @@ fn session() -> (Session, UnixStream) {
         },
         create_database: true,
         admin: true,
-        frozen: None,
+        frozen: Some(frozen()),
     };
     (
         Session {
@@ -98,6 +98,34 @@ fn session() -> (Session, UnixStream) {
         },
         far,
     )
+}
+
+fn frozen() -> Frozen {
+    let time = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+    Frozen {
+        values: vec![("my.own".to_owned(), "x".to_owned())],
+        startup: vec![("TimeZone".to_owned(), "UTC".to_owned())],
+        search_path: Some("main".to_owned()),
+        statements: vec![FrozenStatement {
+            name: String::new(),
+            sql: "select $1".to_owned(),
+            declared: vec![0, 1700],
+            numeric_scale: 10,
+            row: Some([5; 32]),
+        }],
+        variables: vec![FrozenVariable {
+            name: "v".to_owned(),
+            sql_type: "INTEGER".to_owned(),
+            value: None,
+        }],
+        skip_until_sync: true,
+        unsent_output: Zeroizing::new(vec![23, 3, 3]),
+        began: time(1),
+        frozen: time(3),
+        state_change: time(2),
+        query: "select 1".to_owned(),
+        query_start: None,
+    }
 }
 
 fn bytes_of(state: &SessionState) -> Vec<u8> {
@@ -395,7 +423,7 @@ async fn messages_that_lie_are_refused_and_their_descriptors_closed() {
 async fn states_that_no_session_can_have_are_refused() {
     let house = house();
     type Change = fn(&mut crate::proto::AcceptConnection);
-    let changes: [Change; 8] = [
+    let changes: [Change; 15] = [
         |message| message.cancel_key.truncate(3),
         |message| message.cancel_key.resize(257, 0),
         |message| message.user.clear(),
@@ -404,6 +432,20 @@ async fn states_that_no_session_can_have_are_refused() {
         |message| message.settings[0].value.push('\0'),
         |message| message.protocol_minor = 1,
         |message| message.tls_state[20] ^= 1,
+        |message| message.frozen.as_mut().unwrap().version = 0,
+        |message| message.frozen.as_mut().unwrap().values[0].name.clear(),
+        |message| message.frozen.as_mut().unwrap().startup[0].value.push('\0'),
+        |message| message.frozen.as_mut().unwrap().statements[0] = vec![0xff],
+        // The row's digest, which is its last field, without its last byte.
+        |message| {
+            let statement = &mut message.frozen.as_mut().unwrap().statements[0];
+            let length = statement.len() - 33;
+            statement[length] -= 1;
+            statement.pop();
+        },
+        // A scale of 127.
+        |message| message.frozen.as_mut().unwrap().statements[0].extend([0x20, 0x7f]),
+        |message| message.frozen.as_mut().unwrap().variables.push(Vec::new()),
     ];
     for change in changes {
         let (Session { socket, state }, far) = session();
@@ -419,6 +461,35 @@ async fn states_that_no_session_can_have_are_refused() {
         assert_eq!(reason, Reason::Malformed);
         drop(socket);
         assert_closed_in_silence(far);
+    }
+}
+
+#[test]
+fn a_session_frozen_by_another_version_is_refused_whatever_else_it_says() {
+    let (Session { state, .. }, _far) = session();
+    let mut message: crate::proto::AcceptConnection = prost::Message::decode(&bytes_of(&state)[..]).unwrap();
+    message.frozen.as_mut().unwrap().version = FROZEN_VERSION + 1;
+    message.tls_state = vec![9];
+    message.user.clear();
+    let error = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap_err();
+    assert!(matches!(error, StateError::Version(version) if version == FROZEN_VERSION + 1));
+    assert_eq!(
+        error.to_string(),
+        "the session was frozen in format 2, this side knows format 1"
+    );
+}
+
+#[test]
+fn what_is_cut_or_damaged_is_refused_and_nothing_worse() {
+    let (Session { state, .. }, _far) = session();
+    let bytes = bytes_of(&state);
+    for at in 0..bytes.len() {
+        let _ = SessionState::decode(&bytes[..at]);
+        for bit in [1, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= bit;
+            let _ = SessionState::decode(&damaged);
+        }
     }
 }
 
