@@ -15,6 +15,8 @@ use super::socket::Stream;
 use super::*;
 use crate::tls;
 
+mod frozen;
+
 const SOON: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -89,7 +91,7 @@ fn session() -> (Session, UnixStream) {
         },
         create_database: true,
         admin: true,
-        frozen: Some(frozen()),
+        frozen: Some(frozen::some()),
     };
     (
         Session {
@@ -98,34 +100,6 @@ fn session() -> (Session, UnixStream) {
         },
         far,
     )
-}
-
-fn frozen() -> Frozen {
-    let time = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
-    Frozen {
-        values: vec![("my.own".to_owned(), "x".to_owned())],
-        startup: vec![("TimeZone".to_owned(), "UTC".to_owned())],
-        search_path: Some("main".to_owned()),
-        statements: vec![FrozenStatement {
-            name: String::new(),
-            sql: "select $1".to_owned(),
-            declared: vec![0, 1700],
-            numeric_scale: 10,
-            row: Some([5; 32]),
-        }],
-        variables: vec![FrozenVariable {
-            name: "v".to_owned(),
-            sql_type: "INTEGER".to_owned(),
-            value: None,
-        }],
-        skip_until_sync: true,
-        unsent_output: Zeroizing::new(vec![23, 3, 3]),
-        began: time(1),
-        frozen: time(3),
-        state_change: time(2),
-        query: "select 1".to_owned(),
-        query_start: None,
-    }
 }
 
 fn bytes_of(state: &SessionState) -> Vec<u8> {
@@ -461,35 +435,6 @@ async fn states_that_no_session_can_have_are_refused() {
         assert_eq!(reason, Reason::Malformed);
         drop(socket);
         assert_closed_in_silence(far);
-    }
-}
-
-#[test]
-fn a_session_frozen_by_another_version_is_refused_whatever_else_it_says() {
-    let (Session { state, .. }, _far) = session();
-    let mut message: crate::proto::AcceptConnection = prost::Message::decode(&bytes_of(&state)[..]).unwrap();
-    message.frozen.as_mut().unwrap().version = FROZEN_VERSION + 1;
-    message.tls_state = vec![9];
-    message.user.clear();
-    let error = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap_err();
-    assert!(matches!(error, StateError::Version(version) if version == FROZEN_VERSION + 1));
-    assert_eq!(
-        error.to_string(),
-        "the session was frozen in format 2, this side knows format 1"
-    );
-}
-
-#[test]
-fn what_is_cut_or_damaged_is_refused_and_nothing_worse() {
-    let (Session { state, .. }, _far) = session();
-    let bytes = bytes_of(&state);
-    for at in 0..bytes.len() {
-        let _ = SessionState::decode(&bytes[..at]);
-        for bit in [1, 0x80, 0xff] {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= bit;
-            let _ = SessionState::decode(&damaged);
-        }
     }
 }
 
