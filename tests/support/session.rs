@@ -299,20 +299,6 @@ impl Session {
         self.run(&[query(sql)])
     }
 
-    /// The transcript of a simple query, which the server may leave unanswered.
-    pub fn try_query(&mut self, sql: &str) -> Vec<String> {
-        let mut transcript = Vec::new();
-        if self.try_send(&query(sql)).is_ok() {
-            while let Some(answer) = self.next_or_end() {
-                transcript.push(answer.to_string());
-                if matches!(answer, Answer::ReadyForQuery(_)) {
-                    break;
-                }
-            }
-        }
-        transcript
-    }
-
     /// Runs statements that must succeed.
     #[track_caller]
     pub fn execute(&mut self, sql: &str) {

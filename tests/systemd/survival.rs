@@ -10,7 +10,7 @@ use rustls::version;
 use crate::lives::{another_process, booted};
 use crate::machine::{Machine, Network, on_each_release};
 use crate::support::message::{bind, execute, parse_as, parse_statement, query, sync};
-use crate::support::{Session, eventually};
+use crate::support::{Answer, Session, eventually};
 
 const ALL: &str = "duckgres-worker@*";
 
@@ -118,7 +118,7 @@ fn a_session_survives_the_restart_of_its_worker(mut machine: Machine) {
 /// Checks all of them again and again while `events` happen.
 fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
     let done = AtomicBool::new(false);
-    let marked = thread::scope(|scope| {
+    thread::scope(|scope| {
         let loops: Vec<_> = marked
             .into_iter()
             .map(|mut marked| {
@@ -136,8 +136,7 @@ fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
         let marked = loops.into_iter().map(|one| one.join().unwrap()).collect();
         happened.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         marked
-    });
-    marked
+    })
 }
 
 /// So many sessions of some users, over TLS.
@@ -168,11 +167,19 @@ fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) 
 
 /// A writer inserts numbers; it knows which were acknowledged.
 fn writer(session: &mut Session, next: &mut u64) -> bool {
-    let answer = session.try_query(&format!("insert into numbers values ({})", *next));
-    let acknowledged = answer.iter().any(|line| line.starts_with("CommandComplete"));
-    if acknowledged {
-        *next += 1;
+    let insert = format!("insert into numbers values ({})", *next);
+    if session.try_send(&query(&insert)).is_err() {
+        return false;
     }
+    let mut acknowledged = false;
+    while let Some(answer) = session.next_or_end() {
+        match answer {
+            Answer::CommandComplete(_) => acknowledged = true,
+            Answer::ReadyForQuery(_) => break,
+            _ => {}
+        }
+    }
+    *next += u64::from(acknowledged);
     acknowledged
 }
 
