@@ -70,7 +70,7 @@ impl House {
     }
 }
 
-fn session() -> (Session, UnixStream) {
+pub(super) fn session() -> (Session, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     let state = SessionState {
         backend_id: 0x0102_0304,

@@ -299,41 +299,47 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
     let mut pipelined = Marked::new(network.connect("u0"), 2);
     let gone = Marked::new(network.connect("u0"), 3);
     let mut asked = Marked::new(network.connect("u0"), 4);
+    let mut record = Marked::new(network.connect("u0"), 5);
     let key = asked.session.key.clone();
     // Half a message before the restart.
     let message = query("select 1 + 1");
     let (first, second) = message.split_at(9);
     half.session.send(first);
     let before = machine.main_process(&unit(1));
-    // The next process does not start as long as this is in its way.
-    machine.replace_program("duckgres-worker", "#!/bin/sh\nexit 3\n");
-    machine.systemctl(&["restart", "--no-block", &unit(1)]);
-    eventually("the old process is gone", || {
-        let restarts: u32 = machine.property(&unit(1), "NRestarts").parse().unwrap();
-        (restarts >= 1).then_some(())
+    // Half a TLS record, too.
+    record.session.send_in_two(&query("select 2 + 2"), 9, || {
+        // The next process does not start as long as this is in its way.
+        machine.replace_program("duckgres-worker", "#!/bin/sh\nexit 3\n");
+        machine.systemctl(&["restart", "--no-block", &unit(1)]);
+        eventually("the old process is gone", || {
+            let restarts: u32 = machine.property(&unit(1), "NRestarts").parse().unwrap();
+            (restarts >= 1).then_some(())
+        });
+        half.session.send(second);
+        let ten: Vec<Vec<u8>> = (0..10)
+            .flat_map(|i| {
+                [
+                    parse_statement("", &format!("select {i}")),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    sync(),
+                ]
+            })
+            .collect();
+        pipelined.session.send(&ten.concat());
+        gone.session.vanish();
+        // It concerns nothing that runs.
+        let mut messenger = machine_tcp(&network);
+        std::io::Write::write_all(
+            &mut messenger,
+            &crate::support::message::cancel_request(key.0, &key.1),
+        )
+        .unwrap();
+        machine.restore_program("duckgres-worker");
+        another_process(&machine, &unit(1), before);
     });
-    half.session.send(second);
-    let ten: Vec<Vec<u8>> = (0..10)
-        .flat_map(|i| {
-            [
-                parse_statement("", &format!("select {i}")),
-                bind("", "", &[]),
-                execute("", 0),
-                sync(),
-            ]
-        })
-        .collect();
-    pipelined.session.send(&ten.concat());
-    gone.session.vanish();
-    // It concerns nothing that runs.
-    let mut messenger = machine_tcp(&network);
-    std::io::Write::write_all(
-        &mut messenger,
-        &crate::support::message::cancel_request(key.0, &key.1),
-    )
-    .unwrap();
-    machine.restore_program("duckgres-worker");
-    another_process(&machine, &unit(1), before);
+    assert!(record.session.transcript().contains(&"DataRow 4".to_owned()));
+    record.check();
     assert!(half.session.transcript().contains(&"DataRow 2".to_owned()));
     for i in 0..10 {
         let answer = pipelined.session.transcript();
@@ -358,7 +364,7 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
     assert!(answer.iter().any(|line| line.contains("57014")), "{answer:?}");
     asked.check();
     eventually("who has left is gone", || {
-        (half.session.rows("select count(*) from pg_stat_activity") == ["3"]).then_some(())
+        (half.session.rows("select count(*) from pg_stat_activity") == ["4"]).then_some(())
     });
 }
 
