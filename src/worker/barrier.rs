@@ -42,17 +42,15 @@ pub(super) async fn raise(worker: &Worker, patience: Duration) {
                 let waited_milliseconds = began.elapsed().as_millis() as u64;
                 tracing::info!(
                     tries,
-                    milliseconds,
-                    waited_milliseconds,
-                    "all sessions are at rest"
+                    "all sessions are at rest, within {milliseconds} ms, {waited_milliseconds} ms after the \
+                     worker's turn came"
                 );
                 return;
             }
             let found = worker.registry.in_the_way(Duration::ZERO);
             tracing::info!(
                 tries,
-                milliseconds,
-                "sessions go on, some do not come to rest: {found}"
+                "sessions go on after {milliseconds} ms, some do not come to rest: {found}"
             );
             lower(worker);
             // They have waited in vain; they shall not spend their lives so.

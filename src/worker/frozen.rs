@@ -272,6 +272,9 @@ fn go_on(worker: &Arc<Worker>, session: Frozen, going: Arc<Going>) {
             return tracing::warn!(backend_id = state.backend_id, ?error, "a session cannot go on");
         }
     };
+    if let Some(frozen) = &state.frozen {
+        place.began(frozen.began);
+    }
     let claim = worker
         .databases
         .claim(&state.database, false)

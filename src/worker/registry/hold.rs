@@ -220,6 +220,13 @@ impl Place {
         }
     }
 
+    /// The session began then, in an earlier process.
+    pub(in crate::worker) fn began(&self, at: SystemTime) {
+        if let Some(entry) = self.registry.lock().by_id.get_mut(&self.backend_id) {
+            entry.since = at;
+        }
+    }
+
     /// Says how the session keeps still.
     pub(in crate::worker) fn rests(&self, rest: Rest) {
         let mut sessions = self.registry.lock();
