@@ -154,6 +154,7 @@ fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) 
             machine.systemctl(&["restart", ALL]);
         }
     });
+    print_what_took_how_long(&machine, 1);
     let longest: Vec<Duration> = marked
         .iter()
         .filter_map(|one| one.pauses.iter().max().copied())
@@ -368,6 +369,24 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
     });
 }
 
+/// What a worker has noted of its restarts.
+fn print_what_took_how_long(machine: &Machine, id: u32) {
+    let said = machine.journal(&["--unit", &unit(id), "--output=short-precise"]);
+    let of_restarts = [
+        "its turn",
+        "at rest",
+        "are frozen",
+        "left to the next",
+        "closed all",
+        "Starting",
+        "taken up",
+        "go on",
+    ];
+    said.lines()
+        .filter(|line| of_restarts.iter().any(|what| line.contains(what)))
+        .for_each(|line| println!("{line}"));
+}
+
 fn machine_tcp(network: &Network) -> std::net::TcpStream {
     network.tcp().unwrap()
 }
@@ -390,15 +409,7 @@ fn any_number_of_sessions_survives(mut machine: Machine) {
         }
         println!("{count} sessions: restarted in {restarted:?}");
     }
-    let said = machine.journal(&["--unit", &unit(1), "--output=cat"]);
-    let lines = |what: &str| {
-        said.lines()
-            .filter(|line| line.contains(what))
-            .for_each(|line| println!("{line}"))
-    };
-    ["at rest", "are frozen", "left to", "taken up", "go on"]
-        .into_iter()
-        .for_each(lines);
+    print_what_took_how_long(&machine, 1);
 }
 
 fn a_killed_control_plane_loses_no_session_of_a_rolling_restart(mut machine: Machine) {
