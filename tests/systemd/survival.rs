@@ -1,5 +1,8 @@
 //! Sessions outlive the process that serves them.
 
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,12 +13,14 @@ use rustls::version;
 use crate::lives::{another_process, booted};
 use crate::machine::{Machine, Network, on_each_release};
 use crate::support::message::{bind, execute, parse_as, parse_statement, query, sync};
+use crate::support::programs::python;
 use crate::support::{Answer, Session, eventually};
 
 const ALL: &str = "duckgres-worker@*";
 
 on_each_release!(
     a_session_survives_the_restart_of_its_worker,
+    psql_and_psycopg_notice_a_pause,
     sixty_four_clients_feel_ten_rolling_restarts_as_pauses,
     every_acknowledged_commit_is_there_and_none_twice,
     a_long_transaction_and_a_long_statement_hold_up_nobody_and_finish,
@@ -113,6 +118,68 @@ fn a_session_survives_the_restart_of_its_worker(mut machine: Machine) {
     }
     let said = machine.journal(&["--unit", &unit(1)]);
     assert!(said.contains("all sessions are at rest"), "{said}");
+}
+
+/// A program that answers each line with a line.
+struct Talker {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talker {
+    fn start(mut command: Command) -> Talker {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Talker { child, answers }
+    }
+
+    /// What it answers to that.
+    #[track_caller]
+    fn ask(&mut self, line: &str) -> String {
+        let mut stdin = self.child.stdin.as_ref().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+        self.answers.next().expect("it has ended").unwrap()
+    }
+
+    #[track_caller]
+    fn leave(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// Prepares its statement when it is run for the first time, as psycopg does.
+const PSYCOPG: &str = "
+import psycopg, sys
+with psycopg.connect(sys.argv[1], autocommit=True, prepare_threshold=0) as connection:
+    for line in sys.stdin:
+        print(connection.execute('select %s::int + 40', [int(line)], prepare=True).fetchone()[0], flush=True)
+";
+
+fn psql_and_psycopg_notice_a_pause(mut machine: Machine) {
+    booted(&mut machine, &[1]);
+    let to = "host=127.0.0.1 user=u0 dbname=u0 password=not-a-secret sslmode=require";
+    let mut psql = machine.command_in_network(Path::new("psql"));
+    psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", to]);
+    let mut psql = Talker::start(psql);
+    let mut psycopg = machine.command_in_network(Path::new(python().get_program()));
+    psycopg.args(["-c", PSYCOPG, to]);
+    let mut psycopg = Talker::start(psycopg);
+    let prepared = "prepare add(int) as select $1 + 40; set application_name = 'still me'; select 1;";
+    assert_eq!(psql.ask(prepared), "1");
+    assert_eq!(psycopg.ask("1"), "41");
+    for _ in 0..3 {
+        machine.systemctl(&["restart", &unit(1)]);
+        assert_eq!(psql.ask("execute add(2);"), "42");
+        assert_eq!(psql.ask("show application_name;"), "still me");
+        assert_eq!(psycopg.ask("2"), "42");
+    }
+    psql.leave();
+    psycopg.leave();
 }
 
 /// Checks all of them again and again while `events` happen.
