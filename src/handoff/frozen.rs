@@ -104,16 +104,8 @@ impl Frozen {
             values: pairs(mem::take(&mut message.values))?,
             startup: pairs(mem::take(&mut message.startup))?,
             search_path: message.search_path.take(),
-            statements: message
-                .statements
-                .iter()
-                .map(|bytes| FrozenStatement::decode(bytes))
-                .collect::<Result<_, _>>()?,
-            variables: message
-                .variables
-                .iter()
-                .map(|bytes| FrozenVariable::decode(bytes))
-                .collect::<Result<_, _>>()?,
+            statements: decoded(&message.statements, FrozenStatement::decode)?,
+            variables: decoded(&message.variables, FrozenVariable::decode)?,
             skip_until_sync: message.skip_until_sync,
             unsent_output: Zeroizing::new(mem::take(&mut message.unsent_output)),
             began: time(message.began),
@@ -123,6 +115,19 @@ impl Frozen {
             query_start: message.query_start.map(time),
         })
     }
+}
+
+/// Allocates once and no more than it needs: a vector that grows by doubling would
+/// take much for many empty messages.
+fn decoded<T>(
+    messages: &[Vec<u8>],
+    decode: impl Fn(&[u8]) -> Result<T, StateError>,
+) -> Result<Vec<T>, StateError> {
+    let mut all = Vec::with_capacity(messages.len());
+    for bytes in messages {
+        all.push(decode(bytes)?);
+    }
+    Ok(all)
 }
 
 impl FrozenStatement {

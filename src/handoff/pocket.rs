@@ -283,3 +283,88 @@ fn read_states(fd: OwnedFd, count: usize) -> io::Result<Vec<Result<SessionState,
 fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::tests::session;
+
+    #[test]
+    fn what_is_put_in_is_taken_once_in_its_order() {
+        let (pocket, opening) = Pocket::new().unwrap();
+        let (left, mut peers): (Vec<_>, Vec<_>) = (0..3).map(|_| session()).unzip();
+        opening
+            .put_note(b"first", &[tempfile::tempfile().unwrap().as_fd()])
+            .unwrap();
+        opening.put(left).unwrap();
+        drop(opening);
+        let Ok(Some(Content::Note(text, descriptors))) = pocket.take() else {
+            panic!()
+        };
+        assert_eq!((&text[..], descriptors.len()), (&b"first"[..], 1));
+        // Whoever has a copy of it takes from the same.
+        let other = Pocket::from_fd(pocket.as_fd().try_clone_to_owned().unwrap());
+        let Ok(Some(Content::Sessions(taken))) = other.take() else {
+            panic!()
+        };
+        assert_eq!(taken.len(), 3);
+        for (number, (session, peer)) in taken.into_iter().zip(&mut peers).enumerate() {
+            let session = session.unwrap();
+            assert_eq!(session.state.user, "ada");
+            let mut socket = std::os::unix::net::UnixStream::from(session.socket);
+            io::Write::write_all(&mut socket, &[number as u8]).unwrap();
+            let mut byte = [0];
+            io::Read::read_exact(peer, &mut byte).unwrap();
+            assert_eq!(usize::from(byte[0]), number);
+        }
+        assert!(matches!(pocket.take(), Ok(None)));
+        assert!(matches!(other.take(), Ok(None)));
+    }
+
+    #[test]
+    fn states_are_wiped_when_they_are_taken() {
+        let (one, _peer) = session();
+        let states = write_states(&[one]).unwrap();
+        let copy = states.try_clone().unwrap();
+        let read = read_states(states.into(), 1).unwrap();
+        assert!(read[0].is_ok());
+        let mut left = vec![1; usize::try_from(copy.metadata().unwrap().len()).unwrap()];
+        copy.read_exact_at(&mut left, 0).unwrap();
+        assert!(left.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_is_still_its_owners() {
+        let (pocket, opening) = Pocket::new().unwrap();
+        let (many, _peers): (Vec<_>, Vec<_>) = (0..=BATCH).map(|_| session()).unzip();
+        let (back, _) = opening.put(many).unwrap_err();
+        assert_eq!(back.len(), BATCH + 1);
+        assert!(matches!(pocket.take(), Ok(None)));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let sealed = || {
+            let (one, _peer) = session();
+            OwnedFd::from(write_states(&[one]).unwrap())
+        };
+        let plain = || OwnedFd::from(tempfile::tempfile().unwrap());
+        let kind = |bytes: &[u8], descriptors| match read(bytes, descriptors) {
+            Err(error) => error.kind(),
+            Ok(_) => panic!("{bytes:?} was taken"),
+        };
+        for (bytes, descriptors) in [
+            (&b""[..], vec![]),
+            (b"DGPK\x01\x02\0", vec![]),
+            (b"nope\x01\x02\0\0", vec![]),
+            (b"DGPK\x02\x01\0\0", vec![]),
+            (b"DGPK\x01\x03\0\0", vec![]),
+            (b"DGPK\x01\x01\0\x01", vec![]),
+            (b"DGPK\x01\x02\0\0", vec![]),
+            (b"DGPK\x01\x02\0\x01", vec![plain(), plain()]),
+            (b"DGPK\x01\x02\0\x02", vec![sealed(), plain(), plain()]),
+        ] {
+            assert_eq!(kind(bytes, descriptors), io::ErrorKind::InvalidData, "{bytes:?}");
+        }
+    }
+}

@@ -15,6 +15,8 @@ use super::socket::Stream;
 use super::*;
 use crate::tls;
 
+mod frozen;
+
 const SOON: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -68,7 +70,7 @@ impl House {
     }
 }
 
-fn session() -> (Session, UnixStream) {
+pub(super) fn session() -> (Session, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     let state = SessionState {
         backend_id: 0x0102_0304,
@@ -89,7 +91,7 @@ fn session() -> (Session, UnixStream) {
         },
         create_database: true,
         admin: true,
-        frozen: None,
+        frozen: Some(frozen::some()),
     };
     (
         Session {
@@ -395,7 +397,7 @@ async fn messages_that_lie_are_refused_and_their_descriptors_closed() {
 async fn states_that_no_session_can_have_are_refused() {
     let house = house();
     type Change = fn(&mut crate::proto::AcceptConnection);
-    let changes: [Change; 8] = [
+    let changes: [Change; 15] = [
         |message| message.cancel_key.truncate(3),
         |message| message.cancel_key.resize(257, 0),
         |message| message.user.clear(),
@@ -404,6 +406,20 @@ async fn states_that_no_session_can_have_are_refused() {
         |message| message.settings[0].value.push('\0'),
         |message| message.protocol_minor = 1,
         |message| message.tls_state[20] ^= 1,
+        |message| message.frozen.as_mut().unwrap().version = 0,
+        |message| message.frozen.as_mut().unwrap().values[0].name.clear(),
+        |message| message.frozen.as_mut().unwrap().startup[0].value.push('\0'),
+        |message| message.frozen.as_mut().unwrap().statements[0] = vec![0xff],
+        // The row's digest, which is its last field, without its last byte.
+        |message| {
+            let statement = &mut message.frozen.as_mut().unwrap().statements[0];
+            let length = statement.len() - 33;
+            statement[length] -= 1;
+            statement.pop();
+        },
+        // A scale of 127.
+        |message| message.frozen.as_mut().unwrap().statements[0].extend([0x20, 0x7f]),
+        |message| message.frozen.as_mut().unwrap().variables.push(Vec::new()),
     ];
     for change in changes {
         let (Session { socket, state }, far) = session();

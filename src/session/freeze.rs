@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::activity::{Activity, Observer};
 use super::client::Client;
-use super::error::{Failure, Gone};
+use super::error::{Failure, Gone, SessionError};
 use super::handle::Handle;
 use super::settings::{Settings, Thawed};
 use super::statement::{PlanCache, Statement};
@@ -26,6 +26,22 @@ use crate::sql::{quote_identifier, quote_literal};
 /// a client can make arbitrarily large.
 const LARGEST: usize = 48 << 20;
 
+/// What DuckDB keeps for a connection.
+#[derive(Default)]
+struct Carried {
+    search_path: Option<String>,
+    variables: Vec<FrozenVariable>,
+}
+
+impl Carried {
+    fn size(&self) -> usize {
+        let variables = self.variables.iter();
+        variables
+            .map(|variable| variable.value.as_ref().map_or(0, String::len) + 64)
+            .sum()
+    }
+}
+
 /// Why a session cannot be frozen now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pin {
@@ -35,9 +51,9 @@ pub enum Pin {
     /// its Sync, or a portal that is open until then.
     Statement,
     /// Its connection has what only lives as long as the connection: a temporary
-    /// table, view, macro, sequence, type or schema.
+    /// table, view, macro, sequence or type, or a variable without a text.
     Temporary,
-    /// It has more than a handoff carries: statements, or half a message.
+    /// It has more than a handoff carries: half a message, statements, settings.
     Size,
     /// Its client has gone, or it was told to end: run it, and it is over.
     Ending,
@@ -66,21 +82,23 @@ impl Session {
     /// Why the session cannot be frozen now. DuckDB is asked only if the session
     /// has run what may have left something with it.
     pub fn pin(&mut self) -> Option<Pin> {
+        self.carried().err()
+    }
+
+    /// What is to be carried of its connection, or why the session stays.
+    fn carried(&mut self) -> Result<Carried, Pin> {
         if let Some(pin) = self.unrest() {
-            return Some(pin);
+            return Err(pin);
         }
-        if self.size() > LARGEST {
-            return Some(Pin::Size);
+        let mut carried = Carried::default();
+        if self.left_traces || self.settings.sets_search_path() {
+            // What DuckDB does not tell cannot be carried.
+            carried = self.ask_engine().map_err(|_| Pin::Temporary)?;
         }
-        if self.left_traces {
-            match self.has_temporary_objects() {
-                Ok(false) => {}
-                Ok(true) => return Some(Pin::Temporary),
-                // An instance that does not answer has no future anyway.
-                Err(_) => return Some(Pin::Ending),
-            }
+        match self.size() + carried.size() {
+            0..=LARGEST => Ok(carried),
+            _ => Err(Pin::Size),
         }
-        None
     }
 
     /// Why the session is not between two messages that have nothing to do with
@@ -107,11 +125,12 @@ impl Session {
     /// # Errors
     /// The session, unchanged, and why it cannot be frozen now.
     pub fn freeze(mut self) -> Result<handoff::Session, (Box<Session>, Pin)> {
-        if let Some(pin) = self.pin() {
-            return Err((Box::new(self), pin));
-        }
-        let Ok((search_path, variables)) = self.carried() else {
-            return Err((Box::new(self), Pin::Temporary));
+        let Carried {
+            search_path,
+            variables,
+        } = match self.carried() {
+            Ok(carried) => carried,
+            Err(pin) => return Err((Box::new(self), pin)),
         };
         // The last records: nothing is sealed here afterwards.
         let Ok(tls) = self.client.offer().and_then(|()| Ok(self.client.take_tls()?)) else {
@@ -300,29 +319,28 @@ impl Session {
             .iter()
             .map(|(name, statement)| name.len() + statement.sql.len() + 4 * statement.declared.len() + 64)
             .sum();
-        statements + self.client.waiting()
+        statements + self.settings.size() + self.client.waiting()
     }
 
-    fn has_temporary_objects(&mut self) -> Result<bool, Failure> {
-        let found = self.texts(TEMPORARY)?;
-        Ok(found.first().is_some_and(Option::is_some))
-    }
-
-    /// What DuckDB keeps for the connection, in a form that it takes again.
-    fn carried(&mut self) -> Result<(Option<String>, Vec<FrozenVariable>), Failure> {
-        let mut search_path = None;
-        if self.left_traces || self.settings.sets_search_path() {
-            let found = self.texts("SELECT current_setting('search_path')")?;
-            search_path = found.into_iter().next().flatten();
+    /// What DuckDB keeps for the connection, in a form that it takes again. An error
+    /// if something has no such form.
+    fn ask_engine(&mut self) -> Result<Carried, Failure> {
+        if self.left_traces && !self.texts(TEMPORARY)?.is_empty() {
+            return Err(SessionError::new("0A000", "there are temporary objects").into());
         }
-        let mut variables = Vec::new();
+        let path = self.texts("SELECT current_setting('search_path')")?;
+        let mut carried = Carried {
+            // Empty is what it is at the beginning.
+            search_path: path.into_iter().flatten().find(|path| !path.is_empty()),
+            variables: Vec::new(),
+        };
         if self.left_traces {
             let names = self.texts("SELECT name FROM duckdb_variables()")?;
             for name in names.into_iter().flatten() {
-                variables.push(self.variable(name)?);
+                carried.variables.push(self.variable(name)?);
             }
         }
-        Ok((search_path, variables))
+        Ok(carried)
     }
 
     fn variable(&mut self, name: String) -> Result<FrozenVariable, Failure> {
@@ -342,7 +360,7 @@ impl Session {
         ))?;
         match same.is_empty() {
             false => Ok(variable),
-            true => Err(super::SessionError::new("0A000", "the variable has no text").into()),
+            true => Err(SessionError::new("0A000", "the variable's text does not say all").into()),
         }
     }
 }

@@ -333,7 +333,7 @@ impl Session {
             match self.client.next_frame(&mut frame) {
                 Ok(true) => self.message(&frame)?,
                 Ok(false) => {
-                    self.client.flush_at_rest(&self.handle)?;
+                    self.flush()?;
                     self.count_traffic();
                     if self.handle.is_ending() {
                         return Err(self.end(portal::shutdown()));
@@ -460,7 +460,16 @@ impl Session {
         if self.client.peek_kind().is_some() {
             self.client.relieve(&self.handle)
         } else {
-            self.client.flush_at_rest(&self.handle)
+            self.flush()
+        }
+    }
+
+    /// Sends all output; a session that is held and at rest leaves what its client
+    /// does not read.
+    fn flush(&mut self) -> Result<(), Gone> {
+        match self.unrest() {
+            None => self.client.flush_at_rest(&self.handle),
+            Some(_) => self.client.flush(&self.handle),
         }
     }
 

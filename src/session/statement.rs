@@ -323,17 +323,17 @@ impl Plan {
 
 /// The second look at what a statement is: this one is DuckDB's own.
 fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
-    let first = tokens(sql)
-        .next()
-        .map(|token| token.text(sql).to_ascii_uppercase())
-        .unwrap_or_default();
+    let mut words = tokens(sql).map(|token| token.text(sql).to_ascii_uppercase());
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match prepared.kind() {
         Kind::Forbidden => Err(SessionError::new("42501", format!("{first} is not permitted"))),
         // USE and the reading pragmas pass, and so do variables of the session.
-        Kind::Setting if first == "SET" || first == "RESET" => Err(SessionError::new(
-            "42501",
-            "permission denied to set a parameter of the whole instance",
-        )),
+        Kind::Setting if (first == "SET" || first == "RESET") && second != "VARIABLE" => {
+            Err(SessionError::new(
+                "42501",
+                "permission denied to set a parameter of the whole instance",
+            ))
+        }
         _ => Ok(()),
     }
 }

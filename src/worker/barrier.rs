@@ -37,22 +37,20 @@ pub(super) async fn raise(worker: &Worker, patience: Duration) {
             tries += 1;
             let tried = Instant::now();
             let held = hold_all(worker, Instant::now() + LIMIT, true).await;
-            let milliseconds = tried.elapsed().as_millis() as u64;
+            let milliseconds = tried.elapsed().as_millis();
             if held {
                 let waited_milliseconds = began.elapsed().as_millis() as u64;
                 tracing::info!(
                     tries,
-                    milliseconds,
-                    waited_milliseconds,
-                    "all sessions are at rest"
+                    "all sessions are at rest, within {milliseconds} ms, {waited_milliseconds} ms after the \
+                     worker's turn came"
                 );
                 return;
             }
             let found = worker.registry.in_the_way(Duration::ZERO);
             tracing::info!(
                 tries,
-                milliseconds,
-                "sessions go on, some do not come to rest: {found}"
+                "sessions go on after {milliseconds} ms, some do not come to rest: {found}"
             );
             lower(worker);
             // They have waited in vain; they shall not spend their lives so.
@@ -108,7 +106,7 @@ async fn hold_all(worker: &Worker, deadline: Instant, give_up: bool) -> bool {
 }
 
 fn is_hopeless(registry: &Registry) -> bool {
-    registry.resting().borrow().pinned > 0 || !registry.in_the_way(LIMIT).is_empty()
+    registry.resting_now().pinned > 0 || !registry.in_the_way(LIMIT).is_empty()
 }
 
 /// Makes values of the sessions that are held. Those that are not end.
@@ -123,10 +121,10 @@ pub(super) async fn freeze(worker: &Worker) {
         tokio::spawn(async move { stop_statement(&handle, Stop::Shutdown).await });
     }
     if timeout_at(began + LAST, resting.wait_for(over)).await.is_err() {
-        let Resting { sessions, frozen, .. } = *registry.resting().borrow();
+        let Resting { sessions, frozen, .. } = registry.resting_now();
         tracing::error!(sessions = sessions - frozen, "do not stop, and are cut off");
     }
-    let Resting { frozen, .. } = *registry.resting().borrow();
-    let milliseconds = began.elapsed().as_millis() as u64;
-    tracing::info!(sessions = frozen, milliseconds, "frozen");
+    let Resting { frozen, .. } = registry.resting_now();
+    let milliseconds = began.elapsed().as_millis();
+    tracing::info!("{frozen} sessions are frozen, after {milliseconds} ms");
 }

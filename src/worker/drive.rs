@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::activity::Witness;
 use super::databases::{Claim, Unclaimed};
+use super::frozen::Going;
 use super::query_log::Who;
 use super::registry::{Full, Hold, Place, Rest, Standing};
 use crate::engine::Instance;
@@ -44,7 +45,7 @@ pub(super) async fn intake(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<(
             if let Some((session, place, claim)) = receive(&worker, incoming).await {
                 // It is among the sessions now.
                 drop(entering);
-                begin(worker, session, place, claim).await;
+                begin(worker, session, place, claim, None).await;
             }
         });
     }
@@ -116,6 +117,7 @@ pub(super) async fn begin(
     session: Frozen,
     place: Place,
     claim: Result<Claim, SessionError>,
+    going: Option<Arc<Going>>,
 ) {
     let state = &session.state;
     let (backend_id, database, admin) = (state.backend_id, state.database.clone(), state.admin);
@@ -141,7 +143,7 @@ pub(super) async fn begin(
     let start = {
         let (worker, place) = (worker.clone(), place.clone());
         move || {
-            let _turn = turn;
+            let _until_here = (turn, going);
             let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
             let (policy, Frozen { socket, state }) = (worker.policy.clone(), session);
             let session = match (connection, frozen) {

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -97,16 +97,20 @@ impl Freezer {
 /// Leaves the frozen sessions and the leases to the next process; false if that
 /// cannot be: then the sessions are ended. This process has none any more.
 pub(super) fn leave(worker: &Worker) -> bool {
+    let began = Instant::now();
     let sessions = worker.freezer.take();
     let count = sessions.len();
     match put(worker, sessions).and_then(store) {
         Ok(()) => {
             worker.registry.leave_to_next();
-            tracing::info!(sessions = count, "left to the next process");
+            tracing::info!(
+                "{count} sessions are left to the next process, within {} ms",
+                began.elapsed().as_millis()
+            );
             true
         }
         Err((error, sessions)) => {
-            tracing::error!(%error, sessions = count, "sessions cannot be left to the next process: they end");
+            tracing::error!(%error, "{count} sessions cannot be left to the next process: they end");
             for Frozen { socket, state } in sessions {
                 Session::refuse(socket, state, &ended());
             }
@@ -216,10 +220,17 @@ pub(super) fn take_up(worker: &Arc<Worker>, pocket: Option<OwnedFd>) {
             StateError::Version(_) => "another version of the program has written them",
             _ => "they are damaged",
         };
-        tracing::warn!(sessions = lost, %reason, "sessions of an earlier process are closed: {why}");
+        tracing::warn!(%reason, "{lost} sessions of an earlier process are closed: {why}");
     }
-    tracing::info!(sessions = sessions.len(), "taken up from an earlier process");
-    sessions.into_iter().for_each(|session| go_on(worker, session));
+    let count = sessions.len();
+    tracing::info!("{count} sessions are taken up from an earlier process");
+    let going = Arc::new(Going {
+        count,
+        began: Instant::now(),
+    });
+    for session in sessions {
+        go_on(worker, session, going.clone());
+    }
 }
 
 fn inherit(worker: &Arc<Worker>, note: &[u8], descriptors: Vec<OwnedFd>) {
@@ -240,7 +251,20 @@ fn inherit(worker: &Arc<Worker>, note: &[u8], descriptors: Vec<OwnedFd>) {
     }
 }
 
-fn go_on(worker: &Arc<Worker>, session: Frozen) {
+/// Sessions that are on their way back; all are when the last copy is dropped.
+pub(super) struct Going {
+    count: usize,
+    began: Instant,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let Going { count, began } = self;
+        tracing::info!("{count} sessions go on, after {} ms", began.elapsed().as_millis());
+    }
+}
+
+fn go_on(worker: &Arc<Worker>, session: Frozen, going: Arc<Going>) {
     let state = &session.state;
     let place = match worker.registry.reserve(drive::about(state)) {
         Ok(place) => place,
@@ -248,6 +272,9 @@ fn go_on(worker: &Arc<Worker>, session: Frozen) {
             return tracing::warn!(backend_id = state.backend_id, ?error, "a session cannot go on");
         }
     };
+    if let Some(frozen) = &state.frozen {
+        place.began(frozen.began);
+    }
     let claim = worker
         .databases
         .claim(&state.database, false)
@@ -255,5 +282,6 @@ fn go_on(worker: &Arc<Worker>, session: Frozen) {
             Unclaimed::Refused(error) => error,
             Unclaimed::Elsewhere => SessionError::fatal("57P03", "another process has opened the database"),
         });
-    tokio::spawn(drive::begin(worker.clone(), session, place, claim));
+    let session = drive::begin(worker.clone(), session, place, claim, Some(going));
+    tokio::spawn(session);
 }

@@ -74,7 +74,7 @@ fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i3
         hung: worker.probe.hung().unwrap_or_default(),
         waiting: worker.registry.is_waiting(),
         leaving: worker.registry.is_leaving(),
-        frozen: worker.registry.resting().borrow().frozen as u32,
+        frozen: worker.registry.resting_now().frozen as u32,
         pinned: match worker.registry.is_leaving() {
             true => pinned(worker),
             false => Vec::new(),

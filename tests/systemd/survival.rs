@@ -1,5 +1,8 @@
 //! Sessions outlive the process that serves them.
 
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,12 +13,14 @@ use rustls::version;
 use crate::lives::{another_process, booted};
 use crate::machine::{Machine, Network, on_each_release};
 use crate::support::message::{bind, execute, parse_as, parse_statement, query, sync};
-use crate::support::{Session, eventually};
+use crate::support::programs::python;
+use crate::support::{Answer, Session, eventually};
 
 const ALL: &str = "duckgres-worker@*";
 
 on_each_release!(
     a_session_survives_the_restart_of_its_worker,
+    psql_and_psycopg_notice_a_pause,
     sixty_four_clients_feel_ten_rolling_restarts_as_pauses,
     every_acknowledged_commit_is_there_and_none_twice,
     a_long_transaction_and_a_long_statement_hold_up_nobody_and_finish,
@@ -115,10 +120,72 @@ fn a_session_survives_the_restart_of_its_worker(mut machine: Machine) {
     assert!(said.contains("all sessions are at rest"), "{said}");
 }
 
+/// A program that answers each line with a line.
+struct Talker {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Talker {
+    fn start(mut command: Command) -> Talker {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Talker { child, answers }
+    }
+
+    /// What it answers to that.
+    #[track_caller]
+    fn ask(&mut self, line: &str) -> String {
+        let mut stdin = self.child.stdin.as_ref().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+        self.answers.next().expect("it has ended").unwrap()
+    }
+
+    #[track_caller]
+    fn leave(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// Prepares its statement when it is run for the first time, as psycopg does.
+const PSYCOPG: &str = "
+import psycopg, sys
+with psycopg.connect(sys.argv[1], autocommit=True, prepare_threshold=0) as connection:
+    for line in sys.stdin:
+        print(connection.execute('select %s::int + 40', [int(line)], prepare=True).fetchone()[0], flush=True)
+";
+
+fn psql_and_psycopg_notice_a_pause(mut machine: Machine) {
+    booted(&mut machine, &[1]);
+    let to = "host=127.0.0.1 user=u0 dbname=u0 password=not-a-secret sslmode=require";
+    let mut psql = machine.command_in_network(Path::new("psql"));
+    psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", to]);
+    let mut psql = Talker::start(psql);
+    let mut psycopg = machine.command_in_network(Path::new(python().get_program()));
+    psycopg.args(["-c", PSYCOPG, to]);
+    let mut psycopg = Talker::start(psycopg);
+    let prepared = "prepare add(int) as select $1 + 40; set application_name = 'still me'; select 1;";
+    assert_eq!(psql.ask(prepared), "1");
+    assert_eq!(psycopg.ask("1"), "41");
+    for _ in 0..3 {
+        machine.systemctl(&["restart", &unit(1)]);
+        assert_eq!(psql.ask("execute add(2);"), "42");
+        assert_eq!(psql.ask("show application_name;"), "still me");
+        assert_eq!(psycopg.ask("2"), "42");
+    }
+    psql.leave();
+    psycopg.leave();
+}
+
 /// Checks all of them again and again while `events` happen.
 fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
     let done = AtomicBool::new(false);
-    let marked = thread::scope(|scope| {
+    thread::scope(|scope| {
         let loops: Vec<_> = marked
             .into_iter()
             .map(|mut marked| {
@@ -136,8 +203,7 @@ fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
         let marked = loops.into_iter().map(|one| one.join().unwrap()).collect();
         happened.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         marked
-    });
-    marked
+    })
 }
 
 /// So many sessions of some users, over TLS.
@@ -155,6 +221,7 @@ fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) 
             machine.systemctl(&["restart", ALL]);
         }
     });
+    print_what_took_how_long(&machine, 1);
     let longest: Vec<Duration> = marked
         .iter()
         .filter_map(|one| one.pauses.iter().max().copied())
@@ -168,11 +235,19 @@ fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) 
 
 /// A writer inserts numbers; it knows which were acknowledged.
 fn writer(session: &mut Session, next: &mut u64) -> bool {
-    let answer = session.try_query(&format!("insert into numbers values ({})", *next));
-    let acknowledged = answer.iter().any(|line| line.starts_with("CommandComplete"));
-    if acknowledged {
-        *next += 1;
+    let insert = format!("insert into numbers values ({})", *next);
+    if session.try_send(&query(&insert)).is_err() {
+        return false;
     }
+    let mut acknowledged = false;
+    while let Some(answer) = session.next_or_end() {
+        match answer {
+            Answer::CommandComplete(_) => acknowledged = true,
+            Answer::ReadyForQuery(_) => break,
+            _ => {}
+        }
+    }
+    *next += u64::from(acknowledged);
     acknowledged
 }
 
@@ -181,11 +256,11 @@ fn every_acknowledged_commit_is_there_and_none_twice(mut machine: Machine) {
     let network = machine.network();
     let written = Mutex::new(Vec::new());
     let done = AtomicBool::new(false);
+    let sessions = ["u0", "u1", "u2", "u3"].map(|user| (user, network.connect(user)));
     thread::scope(|scope| {
-        for user in ["u0", "u1", "u2", "u3"] {
-            let (network, done, written) = (&network, &done, &written);
+        for (user, mut session) in sessions {
+            let (done, written) = (&done, &written);
             scope.spawn(move || {
-                let mut session = network.connect(user);
                 session.execute("create table numbers (i bigint)");
                 let mut next = 0;
                 while !done.load(Ordering::Relaxed) {
@@ -292,41 +367,47 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
     let mut pipelined = Marked::new(network.connect("u0"), 2);
     let gone = Marked::new(network.connect("u0"), 3);
     let mut asked = Marked::new(network.connect("u0"), 4);
+    let mut record = Marked::new(network.connect("u0"), 5);
     let key = asked.session.key.clone();
     // Half a message before the restart.
     let message = query("select 1 + 1");
     let (first, second) = message.split_at(9);
     half.session.send(first);
     let before = machine.main_process(&unit(1));
-    // The next process does not start as long as this is in its way.
-    machine.replace_program("duckgres-worker", "#!/bin/sh\nexit 3\n");
-    machine.systemctl(&["restart", "--no-block", &unit(1)]);
-    eventually("the old process is gone", || {
-        let restarts: u32 = machine.property(&unit(1), "NRestarts").parse().unwrap();
-        (restarts >= 1).then_some(())
+    // Half a TLS record, too.
+    record.session.send_in_two(&query("select 2 + 2"), 9, || {
+        // The next process does not start as long as this is in its way.
+        machine.replace_program("duckgres-worker", "#!/bin/sh\nexit 3\n");
+        machine.systemctl(&["restart", "--no-block", &unit(1)]);
+        eventually("the old process is gone", || {
+            let restarts: u32 = machine.property(&unit(1), "NRestarts").parse().unwrap();
+            (restarts >= 1).then_some(())
+        });
+        half.session.send(second);
+        let ten: Vec<Vec<u8>> = (0..10)
+            .flat_map(|i| {
+                [
+                    parse_statement("", &format!("select {i}")),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    sync(),
+                ]
+            })
+            .collect();
+        pipelined.session.send(&ten.concat());
+        gone.session.vanish();
+        // It concerns nothing that runs.
+        let mut messenger = machine_tcp(&network);
+        std::io::Write::write_all(
+            &mut messenger,
+            &crate::support::message::cancel_request(key.0, &key.1),
+        )
+        .unwrap();
+        machine.restore_program("duckgres-worker");
+        another_process(&machine, &unit(1), before);
     });
-    half.session.send(second);
-    let ten: Vec<Vec<u8>> = (0..10)
-        .flat_map(|i| {
-            [
-                parse_statement("", &format!("select {i}")),
-                bind("", "", &[]),
-                execute("", 0),
-                sync(),
-            ]
-        })
-        .collect();
-    pipelined.session.send(&ten.concat());
-    gone.session.vanish();
-    // It concerns nothing that runs.
-    let mut messenger = machine_tcp(&network);
-    std::io::Write::write_all(
-        &mut messenger,
-        &crate::support::message::cancel_request(key.0, &key.1),
-    )
-    .unwrap();
-    machine.restore_program("duckgres-worker");
-    another_process(&machine, &unit(1), before);
+    assert!(record.session.transcript().contains(&"DataRow 4".to_owned()));
+    record.check();
     assert!(half.session.transcript().contains(&"DataRow 2".to_owned()));
     for i in 0..10 {
         let answer = pipelined.session.transcript();
@@ -351,8 +432,26 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
     assert!(answer.iter().any(|line| line.contains("57014")), "{answer:?}");
     asked.check();
     eventually("who has left is gone", || {
-        (half.session.rows("select count(*) from pg_stat_activity") == ["3"]).then_some(())
+        (half.session.rows("select count(*) from pg_stat_activity") == ["4"]).then_some(())
     });
+}
+
+/// What a worker has noted of its restarts.
+fn print_what_took_how_long(machine: &Machine, id: u32) {
+    let said = machine.journal(&["--unit", &unit(id), "--output=short-precise"]);
+    let of_restarts = [
+        "its turn",
+        "at rest",
+        "are frozen",
+        "left to the next",
+        "closed all",
+        "Starting",
+        "taken up",
+        "go on",
+    ];
+    said.lines()
+        .filter(|line| of_restarts.iter().any(|what| line.contains(what)))
+        .for_each(|line| println!("{line}"));
 }
 
 fn machine_tcp(network: &Network) -> std::net::TcpStream {
@@ -377,15 +476,7 @@ fn any_number_of_sessions_survives(mut machine: Machine) {
         }
         println!("{count} sessions: restarted in {restarted:?}");
     }
-    let said = machine.journal(&["--unit", &unit(1), "--output=cat"]);
-    let lines = |what: &str| {
-        said.lines()
-            .filter(|line| line.contains(what))
-            .for_each(|line| println!("{line}"))
-    };
-    ["at rest", "frozen", "left to", "taken up", "go on"]
-        .into_iter()
-        .for_each(lines);
+    print_what_took_how_long(&machine, 1);
 }
 
 fn a_killed_control_plane_loses_no_session_of_a_rolling_restart(mut machine: Machine) {

@@ -1,6 +1,8 @@
 //! Parameters that go on in another process.
 
-use super::{Kind, Settings, Timeouts, canonical, duration, find};
+use std::collections::BTreeMap;
+
+use super::{Kind, Settings, Timeouts, canonical, duration, find, is_fixed};
 
 /// What thawed parameters ask for.
 #[derive(Debug)]
@@ -20,12 +22,21 @@ impl Settings {
     /// What differs from the defaults, and what RESET goes back to. Outside of a
     /// transaction that is all there is.
     pub fn freeze(&self) -> (Pairs, Pairs) {
-        let pairs = |map: &std::collections::BTreeMap<String, String>| {
+        let pairs = |map: &BTreeMap<String, String>| {
             map.iter()
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect()
         };
         (pairs(&self.values), pairs(&self.startup))
+    }
+
+    /// How many bytes they are about.
+    pub fn size(&self) -> usize {
+        self.values
+            .iter()
+            .chain(&self.startup)
+            .map(|(name, value)| name.len() + value.len() + 16)
+            .sum()
     }
 
     /// Has the client said where names are looked for?
@@ -40,7 +51,7 @@ impl Settings {
         let mut dropped = Vec::new();
         for (name, value) in startup {
             let value = settings.limited(&name, value);
-            if is_given(&name) {
+            if is_fixed(&name) {
                 continue;
             }
             match settings.assign(&name, Some(&value)) {
@@ -56,7 +67,7 @@ impl Settings {
         let mut engine = Vec::new();
         for (name, value) in values {
             let value = settings.limited(&name, value);
-            if is_given(&name) {
+            if is_fixed(&name) {
                 continue;
             }
             match settings.assign(&name, Some(&value)) {
@@ -100,8 +111,3 @@ impl Settings {
 
 /// Two names for one thing of DuckDB's, which tells itself what it is.
 const SEARCH_PATHS: [&str; 2] = ["schema", "search_path"];
-
-/// Does the server decide on it, and not the client?
-fn is_given(name: &str) -> bool {
-    super::is_fixed(name)
-}

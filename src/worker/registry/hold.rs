@@ -117,6 +117,12 @@ impl Registry {
         self.resting.subscribe()
     }
 
+    /// The same at this moment. Of a watched value nothing may be borrowed while the
+    /// sessions are locked by somebody else: they are counted under that lock.
+    pub(in crate::worker) fn resting_now(&self) -> Resting {
+        *self.resting.borrow()
+    }
+
     /// Keeps all sessions, also those still to come in, from beginning anything.
     pub(in crate::worker) fn hold(&self) {
         let sessions = self.lock();
@@ -211,6 +217,13 @@ impl Place {
         };
         if rest == Some(Rest::Held) {
             self.rests(Rest::Busy);
+        }
+    }
+
+    /// The session began then, in an earlier process.
+    pub(in crate::worker) fn began(&self, at: SystemTime) {
+        if let Some(entry) = self.registry.lock().by_id.get_mut(&self.backend_id) {
+            entry.since = at;
         }
     }
 
