@@ -1,5 +1,6 @@
 //! Workers that the control plane has started, and that are told to restart.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -243,4 +244,50 @@ fn a_server_that_stops_ends_its_sessions_as_ever() {
     one.check();
     assert!(server.stop().success());
     assert_eq!(one.session.last_words(), ["Error FATAL 57P01"]);
+}
+
+#[test]
+fn sessions_of_workers_that_are_not_configured_any_more_move_to_the_others() {
+    if against_postgres() {
+        return;
+    }
+    let users: String = (0..6).map(|i| format!("  u{i}: not-a-secret\n")).collect();
+    let yaml = format!("users:\n{users}");
+    let server = Server::configured(&format!("{yaml}worker_count: 3\n"), ("u0", "not-a-secret"), &[]);
+    let mut sessions: Vec<Marked> = (0..24)
+        .map(|i| Marked::new(&server, &format!("u{}", i % 6), Transport::ALL[i / 6], i))
+        .collect();
+    let workers: HashSet<u32> = sessions.iter().map(|one| one.session.worker()).collect();
+    assert_eq!(workers, HashSet::from([1, 2, 3]));
+    for one in &mut sessions[..6] {
+        one.session.execute("create table r_moved as select 42 as i");
+    }
+    let leaving: Vec<u32> = (2..=3).map(|id| server.worker_process(id)).collect();
+    std::fs::write(server.scratch("duckgres.yaml"), &yaml).unwrap();
+    server.reload();
+    eventually("they leave", || {
+        leaving.iter().all(|process| !is_running(*process)).then_some(())
+    });
+    for one in &mut sessions {
+        one.check();
+        assert_eq!(one.session.rows("select i from r_moved"), ["42"]);
+    }
+    // Whoever moved is found by the id that it was given.
+    let moved = sessions.iter_mut().find(|one| one.session.worker() == 3).unwrap();
+    let key = moved.session.key.clone();
+    moved.session.send(&message::query(
+        "select count(*) from range(1000000) a, range(1000000) b",
+    ));
+    let answered = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !answered.load(Ordering::Relaxed) {
+                Session::cancel(&key, &server, Transport::Tls13);
+            }
+        });
+        let answer = moved.session.transcript();
+        answered.store(true, Ordering::Relaxed);
+        assert!(answer[0].contains("57014"), "{answer:?}");
+    });
+    Marked::new(&server, "u5", Transport::Tls13, 99).check();
 }

@@ -17,6 +17,7 @@ pub mod authorize;
 pub mod backend_id;
 pub mod cancel;
 pub mod certificate;
+mod collect;
 pub mod connection;
 pub mod data_dir;
 pub mod doors;

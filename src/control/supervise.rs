@@ -260,6 +260,7 @@ async fn keep_running(
     let id = worker.id;
     let mut pause = FIRST_PAUSE;
     let mut at_once = false;
+    let mut leaving = false;
     let mut started = Instant::now();
     // Somebody waits for the process after this one.
     let mut waiting: Option<(Request, Option<u32>)> = None;
@@ -339,6 +340,13 @@ async fn keep_running(
                     _ = running.ended() => {}
                     () = told(stop, Stop::WhenDone) => return end(running, program, worker, stop).await,
                 }
+            }
+            () = worker.ready_to_leave(), if program.retiring && !leaving => {
+                info!(worker = id, "the worker is not configured any more: its sessions go to others");
+                leaving = true;
+                worker.leave().await;
+                process = Some(running);
+                continue;
             }
             () = worker.vacant(), if program.retiring => {
                 info!(worker = id, "the worker is not configured any more, and has no sessions left");

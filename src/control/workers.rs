@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::backend_id::MAX_WORKER;
+use super::collect;
 use super::data_dir::DataDir;
 use super::duty::Duty;
 use super::error::StartError;
@@ -185,6 +186,7 @@ impl Workers {
         let pool = Pool::new(workers, ledger, queue(settings), stopping);
         for worker in pool.workers() {
             questions::pass_on(&pool, worker.id);
+            collect::from(&pool, worker.id);
         }
         Ok(Self {
             pool,

@@ -17,13 +17,13 @@ use super::frozen::Going;
 use super::query_log::Who;
 use super::registry::{Full, Hold, Place, Rest, Standing};
 use crate::engine::Instance;
-use crate::handoff::{Incoming, Listener, Offer, Reason, Session as Frozen, SessionState};
+use crate::handoff::{Arrival, Incoming, Listener, Offer, Reason, Session as Frozen, SessionState};
 use crate::proto::LiveSession;
 use crate::session::{Pause, Peer, Pin, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected: as long as it
 /// waits for the answer. On a machine that has too much to do it may take long.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often it is asked about a client that has not got all that it was sent.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +56,11 @@ type Received = (Frozen, Place, Result<Claim, SessionError>);
 
 async fn receive(worker: &Arc<Worker>, incoming: Incoming) -> Option<Received> {
     let offer = match incoming.receive(PATIENCE).await {
-        Ok(offer) => offer,
+        Ok(Arrival::Offer(offer)) => *offer,
+        Ok(Arrival::Collector(collector)) => {
+            worker.exit.receive(collector);
+            return None;
+        }
         Err(error) => {
             tracing::warn!(%error, "a handoff was not understood");
             return None;
@@ -219,8 +223,9 @@ async fn drive(
             Ok(Parked::Still(session)) => match worker.freezer.freeze(session).await {
                 Ok(()) => {
                     place.rests(Rest::Frozen);
-                    // The next process has it.
-                    std::future::pending().await
+                    // The next process has it, or another worker.
+                    worker.freezer.dismissed().await;
+                    return "frozen".to_owned();
                 }
                 Err(Some(session)) => {
                     session.handle().end();

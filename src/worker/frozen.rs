@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::databases::Unclaimed;
 use super::{Worker, drive, rpc};
@@ -40,6 +40,8 @@ pub(super) struct Freezer {
     turns: Arc<Semaphore>,
     frozen: Mutex<Vec<Frozen>>,
     pauses: Histogram,
+    /// What held sessions' places is not needed any more.
+    dismissed: watch::Sender<bool>,
 }
 
 impl Default for Freezer {
@@ -49,6 +51,7 @@ impl Default for Freezer {
             turns: Arc::new(Semaphore::new(2 * processors)),
             frozen: Mutex::default(),
             pauses: Histogram::new(PAUSES),
+            dismissed: watch::Sender::new(false),
         }
     }
 }
@@ -78,7 +81,17 @@ impl Freezer {
         }
     }
 
-    fn take(&self) -> Vec<Frozen> {
+    /// Lets go of what the frozen sessions had here: their places, their claims.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.send_replace(true);
+    }
+
+    /// Returns when a frozen session's place is not needed any more.
+    pub(super) async fn dismissed(&self) {
+        let _ = self.dismissed.subscribe().wait_for(|dismissed| *dismissed).await;
+    }
+
+    pub(super) fn take(&self) -> Vec<Frozen> {
         std::mem::take(&mut *self.frozen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -111,9 +124,7 @@ pub(super) fn leave(worker: &Worker) -> bool {
         }
         Err((error, sessions)) => {
             tracing::error!(%error, "{count} sessions cannot be left to the next process: they end");
-            for Frozen { socket, state } in sessions {
-                Session::refuse(socket, state, &ended());
-            }
+            end(sessions);
             false
         }
     }
@@ -175,8 +186,12 @@ fn take_back(pocket: &Pocket) -> Vec<Frozen> {
     sessions
 }
 
-fn ended() -> SessionError {
-    SessionError::fatal("57P01", "terminating connection due to administrator command")
+/// Tells the clients that their sessions are over.
+pub(super) fn end(sessions: impl IntoIterator<Item = Frozen>) {
+    let error = SessionError::fatal("57P01", "terminating connection due to administrator command");
+    for Frozen { socket, state } in sessions {
+        Session::refuse(socket, state, &error);
+    }
 }
 
 /// Takes up what an earlier process of this worker has left, before anybody else is

@@ -18,6 +18,7 @@ mod drive;
 mod frozen;
 mod gate;
 mod keeper;
+mod leave;
 mod memory;
 mod orphan;
 mod probe;
@@ -105,8 +106,19 @@ struct Worker {
     orders: Mutex<Option<ConfigureRequest>>,
     gate: Arc<gate::Gate>,
     freezer: frozen::Freezer,
+    exit: leave::Exit,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
+}
+
+/// What becomes of a worker whose process ends.
+enum Going {
+    /// It has a next process.
+    Back,
+    /// It has none, but others may go on with its sessions.
+    Away,
+    /// Nor have they.
+    Over,
 }
 
 /// Runs a worker until it is told to stop and has drained.
@@ -176,6 +188,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         orders: Mutex::default(),
         gate: Arc::default(),
         freezer: frozen::Freezer::default(),
+        exit: leave::Exit::default(),
         configured: Sender::new(false),
     });
     // Before anybody else is served.
@@ -212,19 +225,28 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
             None => notify::is_asked_for() && job::is_restart().await.unwrap_or(false),
         }
     };
-    let comes_back = tokio::select! {
-        comes_back = told_to_stop => comes_back,
+    let going = tokio::select! {
+        comes_back = told_to_stop => match comes_back {
+            true => Going::Back,
+            false => Going::Away,
+        },
+        () = worker.exit.ordered() => Going::Away,
         () = worker.attendance.orphaned(&worker.registry) => {
             tracing::warn!("no control plane came back, and there are no sessions");
-            false
+            Going::Over
         }
-        () = worker.registry.drained() => false,
+        () = worker.registry.drained() => Going::Over,
         result = intake => {
             tracing::error!(?result, "the handoff socket failed");
-            false
+            Going::Over
         }
     };
-    if !(comes_back && worker.leave_to_next_process().await) {
+    let left = match going {
+        Going::Back => worker.leave_to_next_process().await,
+        Going::Away => worker.leave_to_others().await,
+        Going::Over => false,
+    };
+    if !left {
         let grace = worker.grace();
         notify::stopping("draining");
         let more_time = tokio::spawn(tokio::time::timeout(

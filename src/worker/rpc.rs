@@ -22,8 +22,8 @@ use crate::proto::inquiry::Matter;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
     Answer, CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, Findings,
-    HealthRequest, Inquiry, LiveSession, MetricsReply, MetricsRequest, Pinned, Question, Report,
-    ShutdownReply, ShutdownRequest,
+    HealthRequest, Inquiry, LeaveReply, LeaveRequest, LiveSession, MetricsReply, MetricsRequest, Pinned,
+    Question, Report, ShutdownReply, ShutdownRequest,
 };
 use crate::session::{Stop, Timeouts};
 
@@ -75,6 +75,7 @@ fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i3
         waiting: worker.registry.is_waiting(),
         leaving: worker.registry.is_leaving(),
         frozen: worker.registry.resting_now().frozen as u32,
+        to_give_away: worker.exit.left() as u32,
         pinned: match worker.registry.is_leaving() {
             true => pinned(worker),
             false => Vec::new(),
@@ -208,6 +209,11 @@ impl Service for Management {
         let grace = Duration::from_millis(u64::from(request.into_inner().grace_milliseconds));
         let cut_short = self.worker.drain(grace).await;
         Ok(Response::new(DrainReply { cut_short }))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        self.worker.exit.order();
+        Ok(Response::new(LeaveReply {}))
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {

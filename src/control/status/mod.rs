@@ -270,6 +270,9 @@ async fn status(observer: &Observer) -> StatusReply {
             .map(|report| report.open_databases.len() as u32),
         resident_bytes: seen.resident_bytes(),
         restarts: seen.worker.tally.restarts(),
+        frozen_sessions: seen.frozen(),
+        moved_sessions: seen.worker.tally.moved_sessions(),
+        in_the_way: seen.in_the_way(),
     });
     let bans = observer.limits.banned().into_iter().map(|ban| BanStatus {
         network: ban.network.to_string(),
