@@ -17,7 +17,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["worker.proto", "control.proto", "reload.proto"], ["proto"])?;
     tonic_prost_build::configure()
         // These messages carry cancel keys and TLS secrets: no Debug output.
-        .skip_debug(["AcceptConnection", "CancelRequest"])
+        .skip_debug([
+            "AcceptConnection",
+            "CancelRequest",
+            "Frozen",
+            "FrozenStatement",
+            "FrozenVariable",
+        ])
         .message_attribute("StatusReply", "#[derive(serde::Serialize)]")
         .message_attribute("WorkerStatus", "#[derive(serde::Serialize)]")
         .message_attribute("DatabaseStatus", "#[derive(serde::Serialize)]")

@@ -17,6 +17,7 @@
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
 //! seen        metrics, and `duckgres status`
+//! thaw        a session that goes on where another has stopped
 //! told        logs, and what users see and stop of each other
 //! workers     several workers: who serves what, and what survives whose death
 //! ```
@@ -42,10 +43,12 @@ mod operation;
 mod races;
 mod reload;
 mod resources;
+mod restarts;
 mod safety;
 mod seen;
 mod sql;
 mod support;
+mod thaw;
 mod told;
 mod wire;
 mod workers;

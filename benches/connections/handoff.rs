@@ -26,7 +26,9 @@ pub fn measure() -> Result<()> {
                 let offer = incoming
                     .receive(PATIENCE)
                     .await
-                    .map_err(|error| error.to_string())?;
+                    .map_err(|error| error.to_string())?
+                    .offer()
+                    .ok_or("somebody collects sessions")?;
                 offer.accept().await.map_err(|error| error.to_string())?;
             }
         })
@@ -84,6 +86,7 @@ fn session(backend_id: i32, socket: OwnedFd) -> Result<Session> {
             },
             create_database: true,
             admin: false,
+            frozen: None,
         },
     })
 }

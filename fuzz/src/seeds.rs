@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use duckgres::proto::{AcceptConnection, PeerFacts, Setting};
+use duckgres::proto::{AcceptConnection, Frozen, FrozenStatement, FrozenVariable, PeerFacts, Setting};
 use duckgres_fuzz::peer::{Kind, sign};
 // The counters in duckgres want to be registered with it.
 use libfuzzer_sys as _;
@@ -110,8 +110,12 @@ fn handoff() -> Vec<Vec<u8>> {
         }),
         create_database: true,
         admin: false,
+        frozen: None,
     };
     let mut seeds = Vec::new();
+    let mut begun = session(Vec::new());
+    begun.frozen = Some(frozen());
+    seeds.push(begun.encode_to_vec());
     for number in 0..6 {
         let mut state = Kind::new(number).server();
         seeds.push(session(state.clone()).encode_to_vec());
@@ -133,6 +137,41 @@ fn handoff() -> Vec<Vec<u8>> {
         seeds.push([b"DGHO\0\x01", &[kind, 1][..], &70_000_u32.to_be_bytes()].concat());
     }
     seeds
+}
+
+/// What a session carries with it that has run.
+fn frozen() -> Frozen {
+    let setting = |name: &str, value: &str| Setting {
+        name: name.into(),
+        value: value.into(),
+    };
+    let statement = FrozenStatement {
+        name: "s".into(),
+        sql: "select $1".into(),
+        declared: vec![20, 0, 1700],
+        numeric_scale: 10,
+        row: vec![7; 32],
+    };
+    let variable = FrozenVariable {
+        name: "v".into(),
+        r#type: "INTEGER".into(),
+        value: Some("1".into()),
+    };
+    Frozen {
+        version: 1,
+        values: vec![setting("application_name", "x"), setting("my.own", "")],
+        startup: vec![setting("application_name", "y")],
+        search_path: Some("main".into()),
+        statements: vec![statement.encode_to_vec(), Vec::new()],
+        variables: vec![variable.encode_to_vec()],
+        skip_until_sync: true,
+        unsent_output: b"\x17\x03\x03".to_vec(),
+        began: 1,
+        frozen: u64::MAX,
+        state_change: 2,
+        query: "select 1".into(),
+        query_start: Some(3),
+    }
 }
 
 /// Scripts as targets/tls.rs reads them.

@@ -43,6 +43,9 @@ fn main() -> ExitCode {
             })
         }
         Action::Reload(flags) => Config::locate(&flags).map_err(Into::into).and_then(reload),
+        Action::RestartWorkers(flags) => Config::locate(&flags)
+            .map_err(Into::into)
+            .and_then(restart_workers),
     };
     outcome.unwrap_or_else(|error| {
         let error = error.to_string();
@@ -97,6 +100,14 @@ fn reload(data_dir: PathBuf) -> Outcome {
         .enable_all()
         .build()?;
     runtime.block_on(control::status::reload(&data_dir))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn restart_workers(data_dir: PathBuf) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(control::status::restart_workers(&data_dir))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -30,6 +30,8 @@ pub enum Action {
     /// Have a running server go on as a new process, with the program and the
     /// configuration as they are now.
     Reload(Flags),
+    /// Have a running server restart its workers, one after the other.
+    RestartWorkers(Flags),
 }
 
 /// Reads the command line of this process. An error is a usage error, or what
@@ -49,6 +51,7 @@ fn action(matches: &ArgMatches) -> Action {
             watch: matches.get_one("watch").copied().map(Duration::from_secs),
         },
         Some(("reload", matches)) => Action::Reload(flags(matches)),
+        Some(("restart-workers", matches)) => Action::RestartWorkers(flags(matches)),
         _ => Action::Run(flags(matches)),
     }
 }
@@ -87,6 +90,13 @@ pub(super) fn command() -> Command {
              reason, if it goes on as before",
         )
         .args(which_server());
+    let restart_workers = Command::new("restart-workers")
+        .about(
+            "Has the server on a data directory restart its workers, one after the other, with their program \
+             as it is now; sessions go on in the next process. Returns when all serve; status 1, with the \
+             reason, if one does not",
+        )
+        .args(which_server());
     Command::new("duckgres")
         .version(env!("CARGO_PKG_VERSION"))
         .about("DuckDB as a PostgreSQL server")
@@ -101,6 +111,7 @@ pub(super) fn command() -> Command {
         .subcommand(hash_password)
         .subcommand(status)
         .subcommand(reload)
+        .subcommand(restart_workers)
         .args_conflicts_with_subcommands(true)
 }
 

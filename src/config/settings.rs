@@ -262,6 +262,13 @@ settings! {
         env: "DUCKGRES_SHUTDOWN_TIMEOUT", flag: "shutdown-timeout", default: "30s",
     }
 
+    /// How long a worker that is restarted waits for sessions that cannot go on in its
+    /// next process, because they are in a transaction, run a statement, or have
+    /// temporary tables. Then it ends them, and is restarted with the others.
+    "drain_timeout" => drain_timeout: Duration {
+        env: "DUCKGRES_DRAIN_TIMEOUT", flag: "drain-timeout", default: "5m",
+    }
+
     /// How long a new process may take to get ready when the server is reloaded,
     /// before it is ended and this one goes on. Less than systemd's TimeoutStartSec.
     "reload_timeout" => reload_timeout: Duration {

@@ -1,4 +1,4 @@
-//! Cancel requests: to the one worker that the id names, and no answer.
+//! Cancel requests: to the one worker that has the session, and no answer.
 //!
 //! A request tells its sender nothing, not even whether there is such a
 //! session; the worker compares the key.
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::backend_id::worker_of;
 use super::pool::Pool;
 use super::startup::Cancel;
 use crate::proto;
@@ -19,7 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// client which waits for the end of its connection cannot cancel the
 /// statement that it sends next.
 pub async fn forward(pool: &Pool, request: Cancel) {
-    let Some(worker) = worker_of(request.backend_id).and_then(|id| pool.worker(id)) else {
+    let owner = pool.ledger().worker_of(request.backend_id);
+    let Some(worker) = owner.and_then(|id| pool.worker(id)) else {
         debug!(backend_id = request.backend_id, "a cancel request for no worker");
         return;
     };

@@ -76,6 +76,7 @@ pub async fn hand_over(
             unread_input: unread,
             tls,
             peer,
+            frozen: None,
         },
     };
     // From now on the place is counted among the worker's sessions.

@@ -116,6 +116,17 @@ impl Ledger {
         self.lock().table.is_retiring(worker)
     }
 
+    /// The worker that has this session, or would have it if there were one.
+    pub fn worker_of(&self, backend_id: i32) -> Option<u16> {
+        let known = self.lock().sessions.get(&backend_id).map(|entry| entry.worker);
+        known.or_else(|| worker_of(backend_id))
+    }
+
+    /// The worker has closed this database for good: others may have it.
+    pub fn gives_up(&self, worker: u16, database: &str) {
+        self.lock().table.gives_up(database, worker);
+    }
+
     /// How many sessions there are, those on their way included.
     pub fn sessions(&self) -> usize {
         self.lock().sessions.len()
@@ -134,15 +145,17 @@ impl Ledger {
         let now = Instant::now();
         let mut state = self.lock();
         let process = (report.process_id, report.start_time);
+        let live: HashSet<i32> = report.live.iter().map(|session| session.backend_id).collect();
         if state
             .processes
             .insert(worker, process)
             .is_some_and(|before| before != process)
         {
-            self.strike_out(&mut state, worker, |_, entry| entry.accepted.is_some(), now);
+            // Those that the new one has taken up go on.
+            let gone = |id: i32, entry: &Entry| entry.accepted.is_some() && !live.contains(&id);
+            self.strike_out(&mut state, worker, gone, now);
         }
         if report.snapshot {
-            let live: HashSet<i32> = report.live.iter().map(|session| session.backend_id).collect();
             let missing = |id: i32, entry: &Entry| {
                 let settled = entry.accepted.is_some_and(|at| now >= at + GRACE);
                 settled && !live.contains(&id)
@@ -150,9 +163,8 @@ impl Ledger {
             self.strike_out(&mut state, worker, missing, now);
         }
         for session in &report.live {
-            if worker_of(session.backend_id) != Some(worker)
-                || state.sessions.contains_key(&session.backend_id)
-            {
+            // Its id may name the worker that it was moved from, which still lists it.
+            if state.sessions.contains_key(&session.backend_id) {
                 continue;
             }
             let entry = Entry {
@@ -278,6 +290,28 @@ impl Passage {
         self.worker = 0;
     }
 
+    /// The worker has it, and another one had it before, under this id.
+    pub fn moved(mut self, backend_id: i32, user: &str, address: &str) {
+        let now = Instant::now();
+        let mut state = self.ledger.lock();
+        let entry = Entry {
+            user: user.to_owned(),
+            database: self.database.clone(),
+            worker: self.worker,
+            accepted: Some(now),
+            over: false,
+        };
+        match state.sessions.insert(backend_id, entry) {
+            Some(before) => state.table.end(&before.database, before.worker, now),
+            None => self.ledger.tell(SessionEvent::Adopted {
+                backend_id,
+                address: address.to_owned(),
+            }),
+        }
+        // The entry has the count now.
+        self.worker = 0;
+    }
+
     /// The worker refused it: it may not be the database's owner.
     pub fn refused(self) {
         let mut state = self.ledger.lock();
@@ -361,6 +395,42 @@ mod tests {
             "and this is told"
         );
         assert!(events.try_recv().is_err(), "once");
+    }
+
+    #[test]
+    fn a_session_that_has_moved_is_its_new_workers_whatever_the_old_one_says() {
+        let (ledger, mut events) = ledger();
+        let id = BackendIds::new(1, 5).next();
+        let passage = send(&ledger, id);
+        let from = passage.worker();
+        passage.accepted();
+        ledger.gives_up(from, "a");
+        let leaving = Report {
+            draining: true,
+            snapshot: true,
+            live: vec![live(id)],
+            ..report(1)
+        };
+        ledger.reported(from, &leaving);
+        let passage = ledger.place("a", Placement::Owner).ok().unwrap();
+        let to = passage.worker();
+        assert_ne!(to, from);
+        passage.moved(id, "u", "local");
+        assert_eq!((ledger.worker_of(id), ledger.sessions()), (Some(to), 1));
+        ledger.reported(from, &leaving);
+        ledger.reported(
+            from,
+            &Report {
+                ended: vec![id],
+                ..leaving
+            },
+        );
+        ledger.process_ended(from);
+        assert_eq!((ledger.worker_of(id), ledger.sessions()), (Some(to), 1));
+        assert!(events.try_recv().is_err(), "nothing has happened to it");
+        ledger.process_ended(to);
+        assert_eq!(events.try_recv(), Ok(SessionEvent::Ended { backend_id: id }));
+        assert_eq!(ledger.worker_of(id), Some(1), "as its id says");
     }
 
     #[test]

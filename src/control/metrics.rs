@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::observe::{Census, Observer, SeenWorker};
 use crate::process;
-use crate::proto::{Histogram, MetricsReply};
+use crate::proto::{Histogram, MetricsReply, Pinned};
 
 /// The media type of [`text`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +45,8 @@ struct Family {
 #[derive(Debug)]
 struct Sample {
     worker: Option<u16>,
+    /// The other label, if there is one.
+    reason: Option<String>,
     value: Number,
 }
 
@@ -78,7 +80,11 @@ fn host(observer: &Observer, workers: &[SeenWorker]) -> Vec<Family> {
     let one = |name, help, value| Family {
         name,
         help,
-        samples: vec![Sample { worker: None, value }],
+        samples: vec![Sample {
+            worker: None,
+            reason: None,
+            value,
+        }],
     };
     let active = workers.iter().filter(|seen| seen.report.is_some()).count() as u64;
     let limits = &observer.limits;
@@ -130,6 +136,7 @@ fn of_workers(workers: &[SeenWorker], census: &Census) -> Vec<Family> {
             .filter_map(|seen| {
                 Some(Sample {
                     worker: Some(seen.worker.id),
+                    reason: None,
                     value: of(seen)?,
                 })
             })
@@ -161,6 +168,22 @@ fn of_workers(workers: &[SeenWorker], census: &Census) -> Vec<Family> {
             "duckgres_worker_pinned_sessions",
             "Sessions in a transaction",
             &|counted| Number::Gauge(counted.pinned_sessions.into()),
+        ),
+        pinned(workers),
+        each(
+            "duckgres_worker_sessions_frozen",
+            "Sessions on their way to another process",
+            &|seen| Some(Number::Gauge(seen.frozen().into())),
+        ),
+        each(
+            "duckgres_worker_sessions_moved",
+            "Sessions of the worker that were brought to other workers",
+            &|seen| Some(Number::Counter(seen.worker.tally.moved_sessions())),
+        ),
+        counted(
+            "duckgres_session_pause_seconds",
+            "How long sessions were frozen, until they went on in this process",
+            &|counted| Number::Histogram(counted.pause_seconds.clone().unwrap_or_default()),
         ),
         each(
             "duckgres_worker_up",
@@ -207,6 +230,27 @@ fn of_workers(workers: &[SeenWorker], census: &Census) -> Vec<Family> {
     ]
 }
 
+/// Why sessions could not go on in another process now.
+fn pinned(workers: &[SeenWorker]) -> Family {
+    let of = |seen: &SeenWorker| {
+        let (id, pinned) = (
+            seen.worker.id,
+            seen.counted.as_ref().map(|counted| &counted.pinned),
+        );
+        let sample = move |pinned: &Pinned| Sample {
+            worker: Some(id),
+            reason: Some(pinned.reason.clone()),
+            value: Number::Gauge(pinned.sessions.into()),
+        };
+        pinned.into_iter().flatten().map(sample).collect::<Vec<_>>()
+    };
+    Family {
+        name: "duckgres_worker_sessions_pinned",
+        help: "Sessions that cannot go on in another process now, by why",
+        samples: workers.iter().flat_map(of).collect(),
+    }
+}
+
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for family in &self.families {
@@ -216,11 +260,15 @@ impl Collector for Scrape {
             };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, first.value.kind())?;
             for sample in &family.samples {
-                match sample.worker {
-                    Some(id) => sample
+                match (sample.worker, &sample.reason) {
+                    (Some(id), Some(reason)) => {
+                        let labels = [("worker", id.to_string()), ("reason", reason.clone())];
+                        sample.value.encode(metric.encode_family(&labels)?)?;
+                    }
+                    (Some(id), None) => sample
                         .value
                         .encode(metric.encode_family(&[("worker", u64::from(id))])?)?,
-                    None => sample.value.encode_alone(&mut metric)?,
+                    (None, _) => sample.value.encode_alone(&mut metric)?,
                 }
             }
         }

@@ -33,6 +33,7 @@ pub struct Tally {
     handoffs: Histogram,
     failed_handoffs: AtomicU64,
     restarts: AtomicU64,
+    moved: AtomicU64,
 }
 
 impl Default for Tally {
@@ -41,6 +42,7 @@ impl Default for Tally {
             handoffs: Histogram::new(HANDOFF_SECONDS),
             failed_handoffs: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
         }
     }
 }
@@ -58,6 +60,16 @@ impl Tally {
     /// Its process was replaced.
     pub fn restarted(&self) {
         self.restarts.fetch_add(1, Relaxed);
+    }
+
+    /// So many of its sessions were brought to other workers.
+    pub fn moved(&self, sessions: u64) {
+        self.moved.fetch_add(sessions, Relaxed);
+    }
+
+    /// How many of its sessions have been brought to other workers.
+    pub fn moved_sessions(&self) -> u64 {
+        self.moved.load(Relaxed)
     }
 
     /// Adds what another control plane has counted about the worker.
@@ -116,11 +128,28 @@ impl SeenWorker {
             (None, _) => "starting",
             (Some(report), _) if !report.hung.is_empty() => "hung",
             (Some(_), None) => "not answering",
+            (Some(report), _) if report.to_give_away > 0 => "leaving",
             (Some(report), _) if report.draining => "draining",
             (Some(report), _) if report.waiting => "waiting",
             _ if self.retiring => "retiring",
+            (Some(report), _) if report.leaving => "leaving",
             _ => "ready",
         }
+    }
+
+    /// How many of its sessions are on their way to another process.
+    pub fn frozen(&self) -> u32 {
+        let frozen = |report: &Report| report.frozen.max(report.to_give_away);
+        self.report.as_ref().map_or(0, frozen)
+    }
+
+    /// What its leaving waits for: "2 transaction, 1 temporary". Empty if it does not.
+    pub fn in_the_way(&self) -> String {
+        let pinned = self.report.iter().flat_map(|report| &report.pinned);
+        let pinned: Vec<String> = pinned
+            .map(|pinned| format!("{} {}", pinned.sessions, pinned.reason))
+            .collect();
+        pinned.join(", ")
     }
 
     /// Its process, if that is still the one that has reported.

@@ -292,6 +292,20 @@ impl Table {
         }
     }
 
+    /// A worker has closed this database and does not open it again.
+    pub fn gives_up(&mut self, database: &str, worker: u16) {
+        if self
+            .assignments
+            .get(database)
+            .is_some_and(|assignment| assignment.worker == worker)
+        {
+            self.assignments.remove(database);
+        }
+        if let Some(seen) = self.workers.get_mut(&worker) {
+            seen.open.remove(database);
+        }
+    }
+
     fn forget_unwanted(&mut self, now: Instant) {
         let mut assignments = std::mem::take(&mut self.assignments);
         assignments.retain(|database, assignment| self.is_wanted(database, assignment, now));

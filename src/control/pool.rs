@@ -18,7 +18,7 @@ use super::ledger::{Ledger, Passage};
 use super::observe::Tally;
 use super::placement::Placement;
 use crate::proto::worker_client::WorkerClient;
-use crate::proto::{ConfigureRequest, DrainRequest, HealthRequest, Report, ShutdownRequest};
+use crate::proto::{ConfigureRequest, DrainRequest, HealthRequest, LeaveRequest, Report, ShutdownRequest};
 
 /// A report with 100,000 sessions has some megabytes.
 const LARGEST_REPORT: usize = 64 << 20;
@@ -62,6 +62,7 @@ pub struct Worker {
     rpc: WorkerClient<Channel>,
     ledger: Arc<Ledger>,
     report: watch::Sender<Option<Report>>,
+    orders: watch::Receiver<Orders>,
     /// When it was heard of last; in the future while a process is starting.
     heard: Mutex<Instant>,
 }
@@ -88,6 +89,7 @@ impl Worker {
             rpc,
             ledger,
             report: watch::Sender::new(None),
+            orders: orders.clone(),
             heard: Mutex::new(Instant::now() + FIRST_REPORT_WITHIN),
         });
         tokio::spawn(watch_health(Arc::downgrade(&worker), orders));
@@ -150,11 +152,49 @@ impl Worker {
         }
     }
 
+    /// Returns when that process has reported, with the number of its sessions.
+    pub async fn reported_by(&self, process: u32) -> u32 {
+        let by = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.process_id == process);
+        let mut reports = self.report.subscribe();
+        let report = reports.wait_for(by).await;
+        // The sender is this worker's own.
+        report.map_or(0, |report| report.as_ref().map_or(0, |report| report.sessions))
+    }
+
     /// Returns when the worker reports that it has no sessions.
     pub async fn vacant(&self) {
-        let vacant = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.sessions == 0);
+        let none = |report: &Report| report.sessions == 0 && report.to_give_away == 0;
+        let vacant = |report: &Option<Report>| report.as_ref().is_some_and(none);
         if self.report.subscribe().wait_for(vacant).await.is_err() {
             std::future::pending().await
+        }
+    }
+
+    /// Returns when the worker reports that it has sessions for others.
+    pub async fn gives_away(&self) {
+        let some = |report: &Option<Report>| report.as_ref().is_some_and(|report| report.to_give_away > 0);
+        if self.report.subscribe().wait_for(some).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether this process gives the worker its orders.
+    pub fn is_ours(&self) -> bool {
+        self.orders.borrow().given
+    }
+
+    /// Returns when a process answers.
+    pub async fn ready_to_leave(&self) {
+        if self.report.subscribe().wait_for(Option::is_some).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Has the worker leave for good, its sessions to others.
+    pub async fn leave(&self) {
+        let left = tokio::time::timeout(Duration::from_secs(5), self.rpc().leave(LeaveRequest {})).await;
+        if let Ok(Err(status)) = left {
+            warn!(worker = self.id, code = ?status.code(), "does not leave before its sessions have ended");
         }
     }
 

@@ -22,28 +22,52 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 use super::data_dir::write_private;
-use super::sockets::Listening;
+use super::sockets::{Listening, NotifyAddress};
+use super::store::Kept;
 use crate::config::WorkerConfig;
 use crate::process::start_time;
-use crate::systemd::activation;
+use crate::systemd::{activation, job};
 
 /// A running process.
 pub enum Process {
     /// Our own child; killed when dropped.
     Child(Child),
     /// Somebody else's; goes on when dropped.
-    Adopted(AsyncFd<OwnedFd>),
+    Adopted {
+        /// Its process id.
+        id: u32,
+        /// What tells of its end.
+        pidfd: AsyncFd<OwnedFd>,
+    },
+}
+
+/// What a worker's process is started with.
+pub struct Start<'a> {
+    /// The program.
+    pub path: &'a Path,
+    /// What it is told.
+    pub config: &'a WorkerConfig,
+    /// Where sessions and orders come from.
+    pub sockets: &'a Listening,
+    /// What an earlier process has had kept.
+    pub kept: &'a [Kept],
+    /// How many descriptors are kept at most.
+    pub limit: usize,
+    /// Where its supervisor listens to it.
+    pub notify: NotifyAddress<'a>,
+    /// The file that says which process it is.
+    pub note: &'a Path,
 }
 
 /// What names a process: its id and its start time.
 pub type Name = (u32, u64);
 
 impl Process {
-    /// Starts the program, and notes in the file `note` which process it is.
-    pub fn spawn(path: &Path, config: &WorkerConfig, sockets: &Listening, note: &Path) -> io::Result<Self> {
-        let mut command = Command::new(path);
+    /// Starts the program, and notes which process it is.
+    pub fn spawn(start: Start<'_>) -> io::Result<Self> {
+        let mut command = Command::new(start.path);
         command
-            .args(config.to_args())
+            .args(start.config.to_args())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -54,15 +78,40 @@ impl Process {
                 command.env_remove(name);
             }
         }
-        let _reserved = pass(
-            &mut command,
-            [("handoff", sockets.handoff.as_fd()), ("rpc", sockets.rpc.as_fd())],
-        )?;
+        let sockets = [
+            ("handoff", start.sockets.handoff.as_fd()),
+            ("rpc", start.sockets.rpc.as_fd()),
+        ];
+        let kept = start.kept.iter().map(|kept| (kept.name(), kept.as_fd()));
+        let named: Vec<_> = sockets.into_iter().chain(kept).collect();
+        let directory = match start.notify {
+            NotifyAddress::Path(path) => {
+                command.env("NOTIFY_SOCKET", path);
+                None
+            }
+            NotifyAddress::In(directory, name) => {
+                let number = activation::FIRST as usize + named.len();
+                command.env("NOTIFY_SOCKET", format!("/proc/self/fd/{number}/{name}"));
+                Some(directory)
+            }
+        };
+        command
+            .env("FDSTORE", start.limit.to_string())
+            .env(job::STARTED_AGAIN, "1");
+        let _reserved = pass(&mut command, &named, directory)?;
         let child = command.spawn()?;
-        if let Some((id, start)) = child.id().and_then(|id| Some((id, start_time(id)?))) {
-            write_private(note, format!("{id} {start} {}\n", boot()).as_bytes())?;
+        if let Some((id, begun)) = child.id().and_then(|id| Some((id, start_time(id)?))) {
+            write_private(start.note, format!("{id} {begun} {}\n", boot()).as_bytes())?;
         }
         Ok(Self::Child(child))
+    }
+
+    /// Its process id; `None` when it has been waited for.
+    pub fn id(&self) -> Option<u32> {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Adopted { id, .. } => Some(*id),
+        }
     }
 
     /// Takes up a process that is running already; `None` if it is not any more.
@@ -73,22 +122,22 @@ impl Process {
         if start_time(id) != Some(start) {
             return None;
         }
-        Self::of_pidfd(pidfd).ok()
+        Self::of_pidfd(id, pidfd).ok()
     }
 
     /// Takes up the process that this pidfd is of.
-    pub fn of_pidfd(pidfd: OwnedFd) -> io::Result<Self> {
+    pub fn of_pidfd(id: u32, pidfd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always answers with the one descriptor that it keeps
         // open until it is dropped, and nothing takes it out of the AsyncFd.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-        Ok(Self::Adopted(pidfd))
+        Ok(Self::Adopted { id, pidfd })
     }
 
     /// Returns when the process has ended, with how if that is known.
     pub async fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
         match self {
             Self::Child(child) => child.wait().await.map(Some),
-            Self::Adopted(pidfd) => pidfd.readable().await.map(|_| None),
+            Self::Adopted { pidfd, .. } => pidfd.readable().await.map(|_| None),
         }
     }
 
@@ -116,7 +165,7 @@ impl Process {
                     let _ = kill(Pid::from_raw(id), to_child);
                 }
             }
-            Self::Adopted(pidfd) => {
+            Self::Adopted { pidfd, .. } => {
                 let _ = pidfd_send_signal(pidfd.get_ref(), to_adopted);
             }
         }
@@ -163,39 +212,51 @@ fn is_for_us_alone(name: &OsString) -> bool {
         .is_some_and(|name| name.starts_with("DUCKGRES_") || systemd.contains(&name))
 }
 
-/// Passes descriptors as sd_listen_fds(3) has it. What is returned must live
-/// until the process has been started: it keeps the target numbers taken in
-/// this process, so that no pipe of the start itself has one of them.
-fn pass<const N: usize>(
+/// Passes descriptors as sd_listen_fds(3) has it, and one more behind them. What is
+/// returned must live until the process has been started: it keeps the target numbers
+/// taken in this process, so that no pipe of the start itself has one of them.
+fn pass(
     command: &mut Command,
-    named: [(&str, BorrowedFd<'_>); N],
+    named: &[(&str, BorrowedFd<'_>)],
+    behind: Option<BorrowedFd<'_>>,
 ) -> io::Result<Vec<OwnedFd>> {
-    let end = activation::FIRST + N as i32;
     let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
     command
-        .env("LISTEN_FDS", N.to_string())
+        .env("LISTEN_FDS", named.len().to_string())
         .env("LISTEN_FDNAMES", names.join(":"));
-    let sources: Vec<OwnedFd> = named
-        .iter()
-        .map(|(_, fd)| duplicate(*fd, end))
+    let all = named.iter().map(|(_, fd)| *fd).chain(behind);
+    // Copies, because the closure outlives what is borrowed here.
+    let sources: Vec<OwnedFd> = all
+        .map(|fd| duplicate(fd, activation::FIRST))
         .collect::<io::Result<_>>()?;
+    let end = activation::FIRST + i32::try_from(sources.len()).map_err(io::Error::other)?;
     let mut reserved = Vec::new();
-    while let Some((_, fd)) = named.first() {
-        let spare = duplicate(*fd, activation::FIRST)?;
+    while let Some(fd) = sources.first() {
+        let spare = duplicate(fd.as_fd(), activation::FIRST)?;
         if spare.as_raw_fd() >= end {
             break;
         }
         reserved.push(spare);
     }
-    // SAFETY: between fork and exec only dup2(2) and close_range(2) run, which are
-    // async-signal-safe; the closure owns its sources and allocates nothing.
+    let mut moved = vec![-1; sources.len()];
+    // SAFETY: between fork and exec only fcntl(2), dup2(2) and close_range(2) run, which
+    // are async-signal-safe; the closure owns its sources and allocates nothing.
     unsafe {
         command.pre_exec(move || {
-            for (source, target) in sources.iter().zip(activation::FIRST..) {
+            // Out of the way of the targets first: a source may have such a number.
+            for (source, moved) in sources.iter().zip(&mut moved) {
+                // SAFETY: the source is open.
+                *moved = libc::fcntl(source.as_raw_fd(), libc::F_DUPFD_CLOEXEC, end);
+                if *moved < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            for (source, target) in moved.iter().zip(activation::FIRST..) {
                 // SAFETY: the source is open, and the target is no descriptor that
-                // anything in this child uses (see `reserved`). The copy stays
-                // open in the new program.
-                if libc::dup2(source.as_raw_fd(), target) < 0 {
+                // anything in this child uses: this process has all those numbers in
+                // use for other things (see `reserved`), which end with the exec. The
+                // copy stays open in the new program.
+                if libc::dup2(*source, target) < 0 {
                     return Err(io::Error::last_os_error());
                 }
             }
@@ -232,7 +293,8 @@ mod tests {
                 "echo $LISTEN_FDS $LISTEN_FDNAMES; echo one >&3; echo two >&4; ls /proc/self/fd | wc -l",
             ])
             .stdout(Stdio::piped());
-        let reserved = pass(&mut command, [("a", first.as_fd()), ("b", second.as_fd())]).unwrap();
+        let named = [("a", first.as_fd()), ("b", second.as_fd())];
+        let reserved = pass(&mut command, &named, None).unwrap();
         let output = command.output().await.unwrap();
         drop(reserved);
         // Standard descriptors, the two, and the one with which ls lists them.

@@ -12,7 +12,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 
-use super::backend_id::worker_of;
 use super::pool::{Pool, Worker};
 use crate::process::unix_micros;
 use crate::proto::inquiry::Matter;
@@ -80,7 +79,7 @@ async fn answer(pool: &Pool, asking: u16, question: Question) -> Answer {
         return answer;
     };
     let only = match &inquiry.matter {
-        Some(Matter::Signal(signal)) => Some(worker_of(signal.backend_id).unwrap_or(asking)),
+        Some(Matter::Signal(signal)) => Some(pool.ledger().worker_of(signal.backend_id).unwrap_or(asking)),
         _ => None,
     };
     let mut asked = JoinSet::new();

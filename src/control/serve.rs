@@ -215,7 +215,10 @@ impl Server {
     pub fn answer(&mut self, desk: Desk) {
         let Self { front, observer, .. } = self;
         let duty = self.roster.duty();
-        self.doors.control.serve(observer.clone(), desk, duty.clone());
+        let bells = self.workers.bells();
+        self.doors
+            .control
+            .serve(observer.clone(), desk, bells, duty.clone());
         if let Some((listener, _)) = &self.doors.metrics {
             let serve = scrape::serve(listener.clone(), observer.clone(), duty.clone());
             self.scraping.spawn(serve);

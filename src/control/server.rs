@@ -117,7 +117,7 @@ pub async fn run(config: Config, predecessor: Option<&Predecessor>) -> Result<En
         }
         Some(post) => {
             tokio::select! {
-                taken = post.take(server.limits(), &server.workers.pool) => taken?,
+                taken = post.take(server.limits(), &server.workers) => taken?,
                 () = signals.next() => return Ok(Ended::Forced),
             }
             server.roster.begin();

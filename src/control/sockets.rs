@@ -44,7 +44,18 @@ pub struct Listening {
 pub const HANDOFF: &str = "handoff.sock";
 /// The name of the socket for orders.
 pub const RPC: &str = "rpc.sock";
+/// The name of the socket at which its supervisor listens to the worker.
+const NOTIFY: &str = "notify.sock";
 const NOTE: &str = "process";
+
+/// Where a worker's process finds its supervisor's socket.
+pub enum NotifyAddress<'a> {
+    /// There.
+    Path(PathBuf),
+    /// By this name in a directory whose path is too long for a socket's address: the
+    /// process needs the descriptor.
+    In(BorrowedFd<'a>, &'static str),
+}
 
 impl WorkerSockets {
     /// Their place in `directory`, which is made (mode 0700) and must be ours.
@@ -122,7 +133,7 @@ impl WorkerSockets {
     }
 
     fn clear(&self) {
-        for name in [HANDOFF, RPC, NOTE] {
+        for name in [HANDOFF, RPC, NOTIFY, NOTE] {
             let _ = std::fs::remove_file(self.directory.join(name));
         }
         let _ = std::fs::remove_dir(&self.directory);
@@ -131,6 +142,20 @@ impl WorkerSockets {
     /// Where this process reaches the handoff socket.
     pub fn handoff_path(&self) -> PathBuf {
         address(&self.directory, self.handle.as_fd(), HANDOFF)
+    }
+
+    /// Where this process binds the socket at which it listens to the worker.
+    pub fn notify_path(&self) -> PathBuf {
+        address(&self.directory, self.handle.as_fd(), NOTIFY)
+    }
+
+    /// Where the worker's process finds that socket.
+    pub fn notify_address(&self) -> NotifyAddress<'_> {
+        let plain = self.directory.join(NOTIFY);
+        match fits(&plain) {
+            true => NotifyAddress::Path(plain),
+            false => NotifyAddress::In(self.handle.as_fd(), NOTIFY),
+        }
     }
 
     /// Where this process reaches the management socket.

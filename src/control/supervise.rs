@@ -2,7 +2,8 @@
 //!
 //! A process that a killed control plane has left behind is taken up as it is,
 //! with its sessions. One that dies is followed by another, sooner or later
-//! depending on how long it lived; one that hangs is killed first. When the
+//! depending on how long it lived; one that ends because it was told to restart, at
+//! once; one that hangs is killed first. When the
 //! control plane is told to stop, so is the worker; when the control plane is
 //! killed, nobody tells the worker anything, and it goes on.
 
@@ -17,8 +18,10 @@ use tracing::{error, info, warn};
 use super::duty::Duty;
 use super::error::StartError;
 use super::pool::{FIRST_REPORT_WITHIN, Worker};
-use super::process::{Process, current};
+use super::process::{Process, Start, current};
+use super::restart::{Bell, Request, Requests, RestartError};
 use super::sockets::WorkerSockets;
+use super::store::Store;
 use crate::config::WorkerConfig;
 
 /// How long a process that was found may take until it reports, before the
@@ -27,6 +30,13 @@ const FOUND_READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a drained process may take to exit.
 const EXIT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the order to end for good may take to be heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A process that is told to restart sooner than that after its start is followed by
+/// the next with a pause, lest something goes round in circles.
+const CIRCLE: Duration = Duration::from_secs(1);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -42,6 +52,8 @@ pub struct Program {
     pub config: WorkerConfig,
     /// Where sessions and orders come from.
     pub sockets: WorkerSockets,
+    /// What it has kept from one process to the next.
+    pub store: Arc<Store>,
     /// How long it may say nothing; zero: for ever.
     pub hang_timeout: Duration,
     /// It is told to leave when it has no sessions, and not replaced.
@@ -52,8 +64,21 @@ pub struct Program {
 
 impl Program {
     fn spawn(&mut self) -> std::io::Result<Process> {
-        let note = self.sockets.note();
-        Process::spawn(&self.path, &self.config, self.sockets.bind()?.as_ref(), &note)
+        let sockets = self.sockets.bind()?;
+        let limit = self.store.limit();
+        self.store.launch(|kept| {
+            let process = Process::spawn(Start {
+                path: &self.path,
+                config: &self.config,
+                sockets: &sockets,
+                kept,
+                limit,
+                notify: self.sockets.notify_address(),
+                note: &self.sockets.note(),
+            })?;
+            let id = process.id().unwrap_or_default();
+            Ok((process, id))
+        })
     }
 
     /// The process that an earlier control plane has left.
@@ -72,6 +97,8 @@ impl Program {
 
 /// Keeps a worker running until told otherwise.
 pub struct Supervisor {
+    /// Where a restart is asked for.
+    pub bell: Bell,
     stop: watch::Sender<Stop>,
     task: JoinHandle<()>,
 }
@@ -89,6 +116,11 @@ impl Supervisor {
     /// Finds the worker's process, or starts it and waits until it is ready. If
     /// that fails, nothing is tried again: a person is waiting for the reason.
     pub async fn start(mut program: Program, worker: Arc<Worker>, duty: Duty) -> Result<Self, StartError> {
+        let hearing = tokio::spawn({
+            let (store, duty) = (program.store.clone(), duty.clone());
+            async move { store.listen(duty).await }
+        });
+        let hearing = AbortOnDrop(hearing);
         let found = match program.shared {
             true => None,
             false => program.find(&worker).await,
@@ -101,6 +133,7 @@ impl Supervisor {
             }
             Some(mut process) => {
                 info!(worker = worker.id, "found the worker, and its sessions with it");
+                process.id().inspect(|id| program.store.belongs_to(*id));
                 tokio::select! {
                     _ = worker.ready(FOUND_READY_WITHIN) => {}
                     _ = process.ended() => {}
@@ -121,8 +154,12 @@ impl Supervisor {
             }
         };
         let (stop, stopped) = watch::channel(Stop::No);
-        let task = tokio::spawn(look_after(program, process, worker, duty, stopped));
-        Ok(Self { stop, task })
+        let (bell, requests) = Bell::new(worker.id);
+        let task = tokio::spawn(async move {
+            look_after(program, process, worker, duty, stopped, requests).await;
+            drop(hearing);
+        });
+        Ok(Self { bell, stop, task })
     }
 
     /// From now on a process that ends is not replaced: it is being drained.
@@ -159,6 +196,15 @@ impl Supervisor {
     }
 }
 
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Looks after the worker whenever this process is on duty.
 async fn look_after(
     mut program: Program,
@@ -166,6 +212,7 @@ async fn look_after(
     worker: Arc<Worker>,
     mut duty: Duty,
     mut stop: watch::Receiver<Stop>,
+    mut requests: Requests,
 ) {
     loop {
         duty.begins().await;
@@ -175,9 +222,21 @@ async fn look_after(
         }
         // When the duty ends, another may come before it begins again.
         program.shared = true;
-        match keep_running(&mut program, process, &worker, &mut duty, &mut stop).await {
+        match keep_running(
+            &mut program,
+            process,
+            &worker,
+            &mut duty,
+            &mut stop,
+            &mut requests,
+        )
+        .await
+        {
             Left::OffDuty(left) => process = left,
-            Left::Ended => return program.sockets.remove(),
+            Left::Ended => {
+                program.store.close();
+                return program.sockets.remove();
+            }
         }
     }
 }
@@ -196,33 +255,82 @@ async fn keep_running(
     worker: &Worker,
     duty: &mut Duty,
     stop: &mut watch::Receiver<Stop>,
+    requests: &mut Requests,
 ) -> Left {
     let id = worker.id;
     let mut pause = FIRST_PAUSE;
+    let mut at_once = false;
+    let mut leaving = false;
+    let mut started = Instant::now();
+    // Somebody waits for the process after this one.
+    let mut waiting: Option<(Request, Option<u32>)> = None;
     loop {
         let Some(mut running) = process.take() else {
-            worker.process_ended();
+            // Those that are in the store go on.
+            if program.store.is_empty() {
+                worker.process_ended();
+            }
             if program.retiring {
                 return Left::Ended;
             }
+            let now = if at_once { Duration::ZERO } else { pause };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(now) => {}
                 () = told(stop, Stop::LetGo) => return Left::Ended,
                 () = duty.ends() => return Left::OffDuty(None),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            if !at_once {
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            at_once = false;
+            started = Instant::now();
             process = start_again(program, worker, duty);
+            if process.is_none()
+                && let Some((request, _)) = waiting.take()
+            {
+                request.failed(RestartError::NotStarted);
+            }
             continue;
         };
-        let started = Instant::now();
+        let own = running.id();
+        own.inspect(|own| program.store.belongs_to(*own));
+        let is_next = waiting.as_ref().is_some_and(|(_, before)| *before != own);
         tokio::select! {
             () = duty.ends() => return Left::OffDuty(Some(running)),
-            ended = running.ended() => match ended {
-                _ if *stop.borrow() != Stop::No => {}
-                Ok(Some(status)) => error!(worker = id, %status, "the worker ended"),
-                Ok(None) => error!(worker = id, "the worker ended"),
-                Err(error) => error!(worker = id, %error, "the worker was lost"),
+            ended = running.ended() => {
+                duty.act(|| program.store.settle());
+                let status = ended.as_ref().ok().copied().flatten();
+                let told_to = program.store.told().borrow().stopping;
+                let orderly = told_to || status.is_some_and(|status| status.success());
+                at_once = orderly && started.elapsed() >= CIRCLE;
+                match ended {
+                    _ if *stop.borrow() != Stop::No => {}
+                    Ok(_) if orderly => info!(worker = id, "the worker has ended as it was told to"),
+                    Ok(Some(status)) => error!(worker = id, %status, "the worker ended"),
+                    Ok(None) => error!(worker = id, "the worker ended"),
+                    Err(error) => error!(worker = id, %error, "the worker was lost"),
+                }
+                if is_next && let Some((request, _)) = waiting.take() {
+                    request.failed(RestartError::Ended);
+                }
             },
+            served = serves(program, worker, own.unwrap_or_default()), if is_next => {
+                if let Some((request, _)) = waiting.take() {
+                    match served {
+                        Some(sessions) => request.done(own.unwrap_or_default(), sessions),
+                        None => request.failed(RestartError::Silent),
+                    }
+                }
+                process = Some(running);
+                continue;
+            }
+            Some(request) = requests.recv(), if waiting.is_none() => {
+                info!(worker = id, "restarting the worker");
+                duty.act(|| running.terminate());
+                waiting = Some((request, own));
+                process = Some(running);
+                continue;
+            }
             reason = worker.hung(program.hang_timeout) => {
                 if duty.act(|| running.kill()).is_none() {
                     return Left::OffDuty(Some(running));
@@ -230,24 +338,43 @@ async fn keep_running(
                 error!(worker = id, "the worker hangs ({reason}); killed it");
                 tokio::select! {
                     _ = running.ended() => {}
-                    () = told(stop, Stop::WhenDone) => return end(running, stop).await,
+                    () = told(stop, Stop::WhenDone) => return end(running, program, worker, stop).await,
                 }
+            }
+            () = worker.ready_to_leave(), if program.retiring && !leaving => {
+                info!(worker = id, "the worker is not configured any more: its sessions go to others");
+                leaving = true;
+                worker.leave().await;
+                process = Some(running);
+                continue;
             }
             () = worker.vacant(), if program.retiring => {
                 info!(worker = id, "the worker is not configured any more, and has no sessions left");
+                program.store.close();
                 worker.shut_down().await;
                 tokio::select! {
                     _ = running.ended() => {}
                     () = tokio::time::sleep(EXIT_WITHIN) => running.kill(),
-                    () = told(stop, Stop::WhenDone) => return end(running, stop).await,
+                    () = told(stop, Stop::WhenDone) => return end(running, program, worker, stop).await,
                 }
             }
-            () = told(stop, Stop::WhenDone) => return end(running, stop).await,
+            () = told(stop, Stop::WhenDone) => return end(running, program, worker, stop).await,
         }
         if started.elapsed() >= HEALTHY_AFTER {
             pause = FIRST_PAUSE;
         }
     }
+}
+
+/// Returns when this process serves, with the number of its sessions; `None` if it does
+/// not in time.
+async fn serves(program: &Program, worker: &Worker, process: u32) -> Option<u32> {
+    let mut told = program.store.told();
+    let serving = async {
+        let _ = told.wait_for(|told| told.ready).await;
+        worker.reported_by(process).await
+    };
+    tokio::time::timeout(FIRST_REPORT_WITHIN, serving).await.ok()
 }
 
 /// The next process, if there can be one now.
@@ -275,7 +402,19 @@ async fn told(stop: &mut watch::Receiver<Stop>, order: Stop) {
     let _ = stop.wait_for(|stop| *stop >= order).await;
 }
 
-async fn end(mut process: Process, stop: &mut watch::Receiver<Stop>) -> Left {
+async fn end(
+    mut process: Process,
+    program: &Program,
+    worker: &Worker,
+    stop: &mut watch::Receiver<Stop>,
+) -> Left {
+    program.store.close();
+    // A signal alone would be a restart. One that was drained is on its way already.
+    tokio::select! {
+        _ = process.ended() => {}
+        _ = tokio::time::timeout(HEARD_WITHIN, worker.shut_down()) => {}
+        () = told(stop, Stop::Now) => {}
+    }
     process.terminate();
     let in_time = tokio::select! {
         _ = process.ended() => true,

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::backend_id::MAX_WORKER;
+use super::collect;
 use super::pool::{Orders, Pool, Worker};
 use super::process::Name;
 use super::questions;
@@ -102,6 +103,7 @@ impl Units {
             self.orders.subscribe(),
         ));
         questions::pass_on(&self.pool, id);
+        collect::from(&self.pool, id);
     }
 
     fn dismiss(&mut self, worker: &Worker) {

@@ -2,6 +2,7 @@
 //! Those that systemd runs are only found and told (see [`units`](super::units)).
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::backend_id::MAX_WORKER;
+use super::collect;
 use super::data_dir::DataDir;
 use super::duty::Duty;
 use super::error::StartError;
@@ -19,7 +21,9 @@ use super::placement::Patience;
 use super::pool::{Orders, Pool, Queue, Worker};
 use super::process::Process;
 use super::questions;
+use super::restart::Bell;
 use super::sockets::{Listening, Shared, WorkerSockets};
+use super::store::{Budget, Store};
 use super::supervise::{Program, Supervisor, find_program};
 use super::units::Units;
 use crate::config::{Config, Settings, WorkerConfig};
@@ -38,6 +42,7 @@ pub struct Workers {
     pub pool: Arc<Pool>,
     supervisors: Vec<Supervisor>,
     sockets: Vec<(u16, Shared)>,
+    stores: Vec<(u16, Arc<Store>)>,
 }
 
 /// What another control plane of this server hands over of its workers.
@@ -47,6 +52,8 @@ pub struct Inherited {
     pub shared: HashSet<u16>,
     /// The sockets that it has bound for them.
     pub sockets: HashMap<u16, Listening>,
+    /// The sockets at which it listens to them.
+    pub notify: HashMap<u16, OwnedFd>,
 }
 
 impl Workers {
@@ -96,6 +103,7 @@ impl Workers {
             pool,
             supervisors: Vec::new(),
             sockets: Vec::new(),
+            stores: Vec::new(),
         }
     }
 
@@ -125,7 +133,8 @@ impl Workers {
         // Checked with the rest of the configuration.
         let count = u16::try_from(settings.worker_count.get()).unwrap_or(MAX_WORKER);
         let run = data_dir.path().join("run");
-        let mut places = Vec::new();
+        let budget = Budget::of_this_process();
+        let (mut places, mut stores) = (Vec::new(), Vec::new());
         for (id, retiring) in (1..=count)
             .map(|id| (id, false))
             .chain(left_over(&run, count).into_iter().map(|id| (id, true)))
@@ -133,6 +142,11 @@ impl Workers {
             let directory = directory(&run, id);
             let sockets = WorkerSockets::inherit(&directory, inherited.sockets.remove(&id))
                 .map_err(StartError::path(&directory))?;
+            let store = match inherited.notify.remove(&id) {
+                Some(socket) => Store::inherit(socket, budget.clone()),
+                None => Store::bind(&sockets.notify_path(), budget.clone()),
+            };
+            stores.push((id, store.map_err(StartError::path(&directory))?));
             places.push((id, retiring, sockets));
         }
         let ledger = Ledger::new(
@@ -145,7 +159,7 @@ impl Workers {
         let (mut workers, mut starting) = (Vec::new(), JoinSet::new());
         let shared = |(id, _, sockets): &(u16, bool, WorkerSockets)| (*id, sockets.shared());
         let shared = places.iter().map(shared).collect();
-        for (id, retiring, sockets) in places {
+        for ((id, retiring, sockets), (_, store)) in places.into_iter().zip(&stores) {
             let worker = Worker::new(
                 id,
                 sockets.handoff_path(),
@@ -157,6 +171,7 @@ impl Workers {
                 path: program.clone(),
                 config: WorkerConfig::new(id, config),
                 sockets,
+                store: store.clone(),
                 hang_timeout: settings.hang_timeout,
                 retiring,
                 shared: inherited.shared.contains(&id),
@@ -171,11 +186,13 @@ impl Workers {
         let pool = Pool::new(workers, ledger, queue(settings), stopping);
         for worker in pool.workers() {
             questions::pass_on(&pool, worker.id);
+            collect::from(&pool, worker.id);
         }
         Ok(Self {
             pool,
             supervisors,
             sockets: shared,
+            stores,
         })
     }
 
@@ -186,6 +203,19 @@ impl Workers {
             .iter()
             .filter_map(|(id, shared)| Some((*id, bound(shared)?)))
             .collect()
+    }
+
+    /// What its own workers have this process keep, by the worker's number.
+    pub fn stores(&self) -> &[(u16, Arc<Store>)] {
+        &self.stores
+    }
+
+    /// Where restarts of its own workers are asked for, in the order of their numbers;
+    /// none if they are systemd's.
+    pub fn bells(&self) -> Vec<Bell> {
+        let mut bells: Vec<Bell> = self.supervisors.iter().map(|one| one.bell.clone()).collect();
+        bells.sort_by_key(|bell| bell.worker);
+        bells
     }
 
     /// Drains the workers for at most `grace`, then ends them. Those of systemd's
@@ -261,6 +291,7 @@ fn orders(settings: &Settings) -> ConfigureRequest {
         ),
         own_group: units,
         drain_milliseconds: milliseconds(settings.shutdown_timeout),
+        restart_milliseconds: milliseconds(settings.drain_timeout),
         remote: units.then(|| remote(settings)),
     }
 }

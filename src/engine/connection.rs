@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use duckdb::ffi;
 
@@ -57,15 +57,18 @@ impl Drop for Shared {
 /// Stops the statement that a connection is running, from another thread.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
-    shared: Arc<Shared>,
+    // It keeps no database open.
+    shared: Weak<Shared>,
 }
 
 impl Interrupt {
-    /// Asks the running statement to stop. Does nothing to an idle connection,
-    /// and nothing to a statement that begins afterwards.
+    /// Asks the running statement to stop. Does nothing to an idle connection, or
+    /// one that is gone, and nothing to a statement that begins afterwards.
     pub fn interrupt(&self) {
-        // SAFETY: the connection is alive as long as `shared`.
-        unsafe { ffi::duckdb_interrupt(self.shared.raw) };
+        if let Some(shared) = self.shared.upgrade() {
+            // SAFETY: the connection is alive as long as `shared`.
+            unsafe { ffi::duckdb_interrupt(shared.raw) };
+        }
     }
 }
 
@@ -104,7 +107,7 @@ impl Connection {
     /// The handle for stopping this connection's statements.
     pub fn interrupt_handle(&self) -> Interrupt {
         Interrupt {
-            shared: self.shared.clone(),
+            shared: Arc::downgrade(&self.shared),
         }
     }
 

@@ -4,7 +4,8 @@
 //! kernel drops as soon as any descriptor of that file is closed in the process,
 //! and SQL can open and close files (`read_blob`). An open file description lock
 //! (fcntl(2), F_OFD_SETLK) on a file that nobody else opens has no such hole. It
-//! is held as long as the value lives, and dies with the process.
+//! is held as long as the value lives, and dies with the process, unless somebody
+//! keeps a copy of the descriptor for the process after it ([`Lease::take_up`]).
 //!
 //! The file is removed together with its database. Who waits with the old file in
 //! hand would then hold a lock that nobody else sees, so a lock counts only if the
@@ -12,6 +13,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -39,20 +41,28 @@ pub enum LeaseError {
 impl Lease {
     /// Takes the lease of `database`, without waiting.
     pub fn take(database: &Path) -> Result<Lease, LeaseError> {
-        let mut path = database.as_os_str().to_owned();
-        path.push(".lease");
-        let path = PathBuf::from(path);
+        let path = beside(database);
         loop {
             let file = open(&path).map_err(|error| LeaseError::Io(path.clone(), error))?;
-            match lock(&file) {
-                Ok(()) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => return Err(LeaseError::Held(path)),
-                Err(error) => return Err(LeaseError::Io(path, error.into())),
-            }
             // Otherwise it was removed between the two.
-            if names(&path, &file).map_err(|error| LeaseError::Io(path.clone(), error))? {
+            if lock_and_check(&path, &file)? {
                 return Ok(Lease { path, file });
             }
+        }
+    }
+
+    /// Goes on with the lease of `database` that an earlier process has held:
+    /// `descriptor` is a copy of [its own](AsFd). Nobody else can have had it
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The descriptor is that of another file, or of one that is gone, or another
+    /// process holds the lock on it after all.
+    pub fn take_up(database: &Path, descriptor: OwnedFd) -> Result<Lease, LeaseError> {
+        let (path, file) = (beside(database), File::from(descriptor));
+        match lock_and_check(&path, &file)? {
+            true => Ok(Lease { path, file }),
+            false => Err(LeaseError::Io(path, io::ErrorKind::NotFound.into())),
         }
     }
 
@@ -64,6 +74,29 @@ impl Lease {
             false => Ok(()),
         }
     }
+}
+
+/// The open file that is locked. The lock lives as long as any copy of it.
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn beside(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lease");
+    path.into()
+}
+
+/// True if the file is locked now and still the lease's.
+fn lock_and_check(path: &Path, file: &File) -> Result<bool, LeaseError> {
+    match lock(file) {
+        Ok(()) => {}
+        Err(Errno::EAGAIN | Errno::EACCES) => return Err(LeaseError::Held(path.to_owned())),
+        Err(error) => return Err(LeaseError::Io(path.to_owned(), error.into())),
+    }
+    names(path, file).map_err(|error| LeaseError::Io(path.to_owned(), error))
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -108,6 +141,25 @@ mod tests {
         let first = Lease::take(&database).unwrap();
         assert!(matches!(Lease::take(&database), Err(LeaseError::Held(_))));
         drop(first);
+        Lease::take(&database).unwrap();
+    }
+
+    #[test]
+    fn a_lease_goes_on_in_a_copy_of_its_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("x.duckdb");
+        let first = Lease::take(&database).unwrap();
+        let kept = first.as_fd().try_clone_to_owned().unwrap();
+        drop(first);
+        assert!(matches!(Lease::take(&database), Err(LeaseError::Held(_))));
+        let second = Lease::take_up(&database, kept).unwrap();
+        assert!(matches!(Lease::take(&database), Err(LeaseError::Held(_))));
+        let other = second.as_fd().try_clone_to_owned().unwrap();
+        assert!(Lease::take_up(&directory.path().join("y.duckdb"), other).is_err());
+        second.unlink().unwrap();
+        let stale = second.as_fd().try_clone_to_owned().unwrap();
+        assert!(Lease::take_up(&database, stale).is_err());
+        drop(second);
         Lease::take(&database).unwrap();
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 4 | "DGHO" |
 //! | 4 | 2 | format, 1, big endian |
-//! | 6 | 1 | kind: 1 a session, 2 the reply to one, 3 a session with its tape |
+//! | 6 | 1 | kind: 1 a session, 2 the reply to one, 3 a session with its tape, 4 sessions are collected |
 //! | 7 | 1 | place: 0 the payload follows, 1 it is in a sealed memfd, the last descriptor |
 //! | 8 | 4 | length of the payload in bytes, big endian |
 //! | 12 | … | the payload, a protobuf message, or nothing |
@@ -33,6 +33,8 @@ pub enum Kind {
     Taped,
     /// The answer: the payload is a `proto::AcceptReply`.
     Reply,
+    /// The receiver's sessions are to be given away on this connection. No payload.
+    Collect,
 }
 
 /// Where the payload is.
@@ -59,7 +61,7 @@ pub enum EnvelopeError {
     /// Written by another version of the program.
     #[error("the message has format {0}, this side knows format 1")]
     Format(u16),
-    /// Neither a session nor a reply.
+    /// Not one of those, or not here.
     #[error("the message is of an unknown kind")]
     Kind,
     /// The payload is in no place that this side knows.
@@ -87,6 +89,7 @@ pub fn parse(message: &[u8]) -> Result<(Kind, Payload<'_>), EnvelopeError> {
         1 => Kind::Session,
         2 => Kind::Reply,
         3 => Kind::Taped,
+        4 => Kind::Collect,
         _ => return Err(EnvelopeError::Kind),
     };
     let length = u32::from_be_bytes(length) as usize;
@@ -113,6 +116,7 @@ fn header(kind: Kind, place: u8, length: usize, out: &mut Vec<u8>) {
         Kind::Session => 1,
         Kind::Reply => 2,
         Kind::Taped => 3,
+        Kind::Collect => 4,
     };
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT.to_be_bytes());

@@ -12,7 +12,12 @@
 //!
 //! A session whose handshake another process could do again comes with its
 //! [`Tape`], and is the receiver's only if that can still be claimed.
+//!
+//! A worker that leaves for good has its sessions collected ([`Collection`]), many on
+//! one connection.
 
+mod collect;
+mod frozen;
 pub(crate) mod memfd;
 mod receive;
 mod send;
@@ -22,9 +27,12 @@ mod state;
 mod tape;
 
 pub mod envelope;
+pub mod pocket;
 
 pub use crate::proto::refused::Reason;
-pub use receive::{Incoming, Listener, Offer, ReceiveError};
+pub use collect::{Collection, Collector, Fate};
+pub use frozen::{FROZEN_VERSION, Frozen, FrozenStatement, FrozenVariable};
+pub use receive::{Arrival, Incoming, Listener, Offer, ReceiveError};
 pub use send::{OfferError, offer, offer_with};
 pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};
 pub use socket::bind;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::Instant;
 
+use super::collect::Collector;
 use super::envelope::{self, EnvelopeError, Kind, Payload};
 use super::memfd;
 use super::send::within;
@@ -107,12 +108,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Receives the session, at most until `deadline` from now. What cannot be
+    /// Receives the session, or learns that this side's are collected, at most until `deadline` from now. What cannot be
     /// used is refused, and all its descriptors are closed.
     ///
     /// # Errors
     /// See [`ReceiveError`].
-    pub async fn receive(self, deadline: Duration) -> Result<Offer, ReceiveError> {
+    pub async fn receive(self, deadline: Duration) -> Result<Arrival, ReceiveError> {
         let deadline = Instant::now() + deadline;
         let uid = self.stream.peer_uid()?;
         // The message is taken off the queue even if its sender is not allowed:
@@ -120,6 +121,7 @@ impl Incoming {
         let message = within(deadline, self.stream.receive()).await?;
         let message = message.ok_or(ReceiveError::Closed)?;
         let opened = match self.senders.contains(&uid) {
+            true if is_collector(&message) => return Ok(Arrival::Collector(Collector(self.stream))),
             true => open(message),
             false => {
                 drop(message);
@@ -127,11 +129,11 @@ impl Incoming {
             }
         };
         match opened {
-            Ok((session, tape)) => Ok(Offer {
+            Ok((session, tape)) => Ok(Arrival::Offer(Box::new(Offer {
                 session,
                 tape,
                 stream: self.stream,
-            }),
+            }))),
             Err(error) => {
                 let reason = match error {
                     ReceiveError::Taken => Reason::Taken,
@@ -145,7 +147,12 @@ impl Incoming {
     }
 }
 
-fn open(mut message: Message) -> Result<(Session, Option<Tape>), ReceiveError> {
+fn is_collector(message: &Message) -> bool {
+    let whole = !message.truncated && message.descriptors.is_empty();
+    whole && envelope::parse(message.bytes()) == Ok((Kind::Collect, Payload::Inline(&[])))
+}
+
+pub(super) fn open(mut message: Message) -> Result<(Session, Option<Tape>), ReceiveError> {
     if message.truncated {
         return Err(ReceiveError::Truncated);
     }
@@ -154,7 +161,7 @@ fn open(mut message: Message) -> Result<(Session, Option<Tape>), ReceiveError> {
     let taped = match kind {
         Kind::Session => false,
         Kind::Taped => true,
-        Kind::Reply => return Err(EnvelopeError::Kind.into()),
+        Kind::Reply | Kind::Collect => return Err(EnvelopeError::Kind.into()),
     };
     let found = descriptors.len();
     let expected = 1 + usize::from(taped) + usize::from(matches!(payload, Payload::Attached { .. }));
@@ -185,6 +192,24 @@ fn open(mut message: Message) -> Result<(Session, Option<Tape>), ReceiveError> {
         }
     };
     Ok((Session { socket, state }, tape))
+}
+
+/// What a connection to the handoff socket is about.
+pub enum Arrival {
+    /// A session comes.
+    Offer(Box<Offer>),
+    /// Sessions are taken away.
+    Collector(Collector),
+}
+
+impl Arrival {
+    /// The session, if one comes.
+    pub fn offer(self) -> Option<Offer> {
+        match self {
+            Self::Offer(offer) => Some(*offer),
+            Self::Collector(_) => None,
+        }
+    }
 }
 
 /// A session that can be taken or refused. Dropping it closes the session: its
@@ -244,7 +269,7 @@ fn sender_is_gone(error: &io::Error) -> bool {
     )
 }
 
-async fn refuse(stream: &Stream, reason: Reason, message: &str) -> io::Result<()> {
+pub(super) async fn refuse(stream: &Stream, reason: Reason, message: &str) -> io::Result<()> {
     let message = message.chars().take(MAX_EXPLANATION).collect();
     let refused = Refused {
         reason: reason.into(),
@@ -253,7 +278,7 @@ async fn refuse(stream: &Stream, reason: Reason, message: &str) -> io::Result<()
     reply(stream, Outcome::Refused(refused)).await
 }
 
-async fn reply(stream: &Stream, outcome: Outcome) -> io::Result<()> {
+pub(super) async fn reply(stream: &Stream, outcome: Outcome) -> io::Result<()> {
     let reply = AcceptReply {
         outcome: Some(outcome),
     }

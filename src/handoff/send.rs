@@ -1,7 +1,7 @@
 //! The sending side of a handoff.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,10 +83,24 @@ pub async fn offer_with(
             });
         }
     };
+    answered(&stream, session, deadline, tape.map(|(tape, _)| tape)).await
+}
+
+/// What the other side says to a session that it was sent.
+pub(super) async fn outcome(stream: &Stream, session: Session, deadline: Instant) -> Result<(), OfferError> {
+    answered(stream, session, deadline, None).await
+}
+
+async fn answered(
+    stream: &Stream,
+    session: Session,
+    deadline: Instant,
+    tape: Option<&Tape>,
+) -> Result<(), OfferError> {
     // From here on only a refusal gives the session back, or a worker that has
     // certainly not read it. Dropping it closes this side's copy of the socket; TLS
     // says nothing, because nobody seals anything.
-    match within(deadline, reply(&stream)).await {
+    match within(deadline, reply(stream)).await {
         Ok(Outcome::Accepted(_)) => Ok(()),
         Ok(Outcome::Refused(refused)) => {
             let reason = refused.reason();
@@ -97,14 +111,14 @@ pub async fn offer_with(
                 message,
             })
         }
-        // The only message on this connection was never read: the kernel says so
+        // The last message on this connection was never read: the kernel says so
         // when a receiver closes, or dies, with something left in its queue
         // (unix(7); EOF would say that it was read).
         Err(source) if source.kind() == io::ErrorKind::ConnectionReset => Err(OfferError::Unreachable {
             session: Box::new(session),
             source,
         }),
-        Err(source) => match tape.map(|(tape, _)| tape.take(session.socket.as_fd())) {
+        Err(source) => match tape.map(|tape| tape.take(session.socket.as_fd())) {
             // Nobody knows what has become of the worker, but it has not claimed the
             // session, and cannot any more.
             Some(Ok(true)) => Err(OfferError::Unreachable {
@@ -124,7 +138,36 @@ async fn send(
     tape: Option<(&Tape, u32)>,
 ) -> io::Result<Stream> {
     let kind = tape.map_or(Kind::Session, |_| Kind::Taped);
-    // The buffer with the secrets is wiped at the end of this function.
+    let composed = compose(session, kind)?;
+    let mut descriptors = composed.descriptors(session);
+    descriptors.splice(1..1, tape.map(|(tape, _)| tape.fd()));
+    within(deadline, async {
+        let stream = Stream::connect(worker_socket).await?;
+        if let Some((tape, used)) = tape {
+            tape.offer(used)?;
+        }
+        stream.send(&composed.message, &descriptors).await?;
+        Ok(stream)
+    })
+    .await
+}
+
+/// A session as a message.
+pub(super) struct Composed {
+    /// Wiped when dropped.
+    pub(super) message: Zeroizing<Vec<u8>>,
+    attached: Option<OwnedFd>,
+}
+
+impl Composed {
+    /// What goes with it: the client's socket first.
+    pub(super) fn descriptors<'a>(&'a self, session: &'a Session) -> Vec<BorrowedFd<'a>> {
+        let attached = self.attached.as_ref().map(AsFd::as_fd);
+        std::iter::once(session.socket.as_fd()).chain(attached).collect()
+    }
+}
+
+pub(super) fn compose(session: &Session, kind: Kind) -> io::Result<Composed> {
     let mut message = session.state.encode_after(envelope::HEADER, |length, out| {
         envelope::inline_header(kind, length, out);
     });
@@ -140,18 +183,7 @@ async fn send(
         message = Zeroizing::new(Vec::with_capacity(envelope::HEADER));
         envelope::attached_header(kind, length, &mut message);
     }
-    let mut descriptors = vec![session.socket.as_fd()];
-    descriptors.extend(tape.map(|(tape, _)| tape.fd()));
-    descriptors.extend(attached.as_ref().map(AsFd::as_fd));
-    within(deadline, async {
-        let stream = Stream::connect(worker_socket).await?;
-        if let Some((tape, used)) = tape {
-            tape.offer(used)?;
-        }
-        stream.send(&message, &descriptors).await?;
-        Ok(stream)
-    })
-    .await
+    Ok(Composed { message, attached })
 }
 
 async fn reply(stream: &Stream) -> io::Result<Outcome> {

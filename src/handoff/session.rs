@@ -8,6 +8,7 @@ use aws_lc_rs::rand;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::frozen::Frozen;
 use crate::tls::TlsState;
 
 /// A client's socket and all that is known about its session, at a message
@@ -47,6 +48,7 @@ pub struct SessionState {
     /// The database, never empty.
     pub database: String,
     /// Settings of the startup message, in the order in which they were given.
+    /// None for a frozen session, which has them among its own.
     pub settings: Vec<(String, String)>,
     /// Plaintext that was read from the client and not yet used.
     pub unread_input: Zeroizing<Vec<u8>>,
@@ -58,6 +60,9 @@ pub struct SessionState {
     pub create_database: bool,
     /// Is it an administrator's, who sees and may end everybody's sessions?
     pub admin: bool,
+    /// What the session has become since it began; `None` for one that has not,
+    /// whose client has not been greeted yet.
+    pub frozen: Option<Frozen>,
 }
 
 impl fmt::Debug for SessionState {

@@ -46,6 +46,7 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// A connected socket.
+#[derive(Debug)]
 pub(super) struct Stream(AsyncFd<OwnedFd>);
 
 impl Stream {

@@ -7,6 +7,7 @@ use std::mem;
 use prost::Message;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::frozen::{FROZEN_VERSION, Frozen, pairs, wipe};
 use super::session::{CancelKey, CancelKeyLength, PeerFacts, SessionState};
 use crate::proto::{self, AcceptConnection, Setting};
 use crate::tls;
@@ -23,6 +24,9 @@ pub enum StateError {
     /// The TLS state is damaged or of another version.
     #[error("{0}")]
     Tls(#[from] tls::StateError),
+    /// A session frozen by another version of the program, whose format is this.
+    #[error("the session was frozen in format {0}, this side knows format {known}", known = FROZEN_VERSION)]
+    Version(u32),
     /// A field has no value, or one that no session can have.
     #[error("the session's {0} is missing or impossible")]
     Field(&'static str),
@@ -36,6 +40,9 @@ impl Drop for Wiped {
         self.0.cancel_key.zeroize();
         self.0.unread_input.zeroize();
         self.0.tls_state.zeroize();
+        if let Some(frozen) = &mut self.0.frozen {
+            wipe(frozen);
+        }
     }
 }
 
@@ -74,6 +81,7 @@ impl SessionState {
             }),
             create_database: self.create_database,
             admin: self.admin,
+            frozen: self.frozen.as_ref().map(Frozen::to_message),
         });
         let length = message.0.encoded_len();
         let mut out = Zeroizing::new(Vec::with_capacity(header_length + length));
@@ -82,23 +90,27 @@ impl SessionState {
         out
     }
 
+    /// The bytes for [`SessionState::decode`]. They hold secrets, and may be read
+    /// once: two owners of a TLS session would use the same nonces.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        self.encode_after(0, |_, _| {})
+    }
+
     /// Reads the payload of an [`envelope`](super::envelope). Accepts any bytes
     /// and never panics.
     pub fn decode(payload: &[u8]) -> Result<SessionState, StateError> {
         let mut message = Wiped(AcceptConnection::decode(payload)?);
         let message = &mut message.0;
+        // First of all: what another version has written may not make sense here.
+        let frozen = match &mut message.frozen {
+            Some(frozen) => Some(Frozen::from_message(frozen)?),
+            None => None,
+        };
         let tls = match &message.tls_state[..] {
             [] => None,
             bytes => Some(tls::TlsState::decode(bytes)?),
         };
-        let mut settings = Vec::with_capacity(message.settings.len());
-        for Setting { name, value } in mem::take(&mut message.settings) {
-            // Both go into messages that end strings with a zero byte.
-            if value.contains('\0') {
-                return Err(StateError::Field("setting"));
-            }
-            settings.push((present(name, "setting")?, value));
-        }
+        let settings = pairs(mem::take(&mut message.settings))?;
         let peer = message.peer.take().ok_or(StateError::Field("peer"))?;
         if !matches!(message.protocol_minor, 0 | 2) {
             return Err(StateError::Field("protocol version"));
@@ -119,11 +131,12 @@ impl SessionState {
             },
             create_database: message.create_database,
             admin: message.admin,
+            frozen,
         })
     }
 }
 
-fn present(text: String, field: &'static str) -> Result<String, StateError> {
+pub(super) fn present(text: String, field: &'static str) -> Result<String, StateError> {
     match text.is_empty() || text.contains('\0') {
         true => Err(StateError::Field(field)),
         false => Ok(text),

@@ -15,6 +15,8 @@ use super::socket::Stream;
 use super::*;
 use crate::tls;
 
+mod frozen;
+
 const SOON: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -45,7 +47,17 @@ fn house_for(senders: &[u32]) -> House {
 
 impl House {
     async fn receive(&self) -> Result<Offer, ReceiveError> {
-        self.listener.accept().await.unwrap().receive(SOON).await
+        match self.listener.accept().await.unwrap().receive(SOON).await? {
+            Arrival::Offer(offer) => Ok(*offer),
+            Arrival::Collector(_) => panic!("somebody collects"),
+        }
+    }
+
+    async fn collector(&self) -> Collector {
+        match self.listener.accept().await.unwrap().receive(SOON).await.unwrap() {
+            Arrival::Offer(_) => panic!("a session is offered"),
+            Arrival::Collector(collector) => collector,
+        }
     }
 
     /// Sends raw bytes and descriptors; returns what both sides say.
@@ -68,7 +80,7 @@ impl House {
     }
 }
 
-fn session() -> (Session, UnixStream) {
+pub(super) fn session() -> (Session, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     let state = SessionState {
         backend_id: 0x0102_0304,
@@ -89,6 +101,7 @@ fn session() -> (Session, UnixStream) {
         },
         create_database: true,
         admin: true,
+        frozen: Some(frozen::some()),
     };
     (
         Session {
@@ -394,7 +407,7 @@ async fn messages_that_lie_are_refused_and_their_descriptors_closed() {
 async fn states_that_no_session_can_have_are_refused() {
     let house = house();
     type Change = fn(&mut crate::proto::AcceptConnection);
-    let changes: [Change; 8] = [
+    let changes: [Change; 15] = [
         |message| message.cancel_key.truncate(3),
         |message| message.cancel_key.resize(257, 0),
         |message| message.user.clear(),
@@ -403,6 +416,20 @@ async fn states_that_no_session_can_have_are_refused() {
         |message| message.settings[0].value.push('\0'),
         |message| message.protocol_minor = 1,
         |message| message.tls_state[20] ^= 1,
+        |message| message.frozen.as_mut().unwrap().version = 0,
+        |message| message.frozen.as_mut().unwrap().values[0].name.clear(),
+        |message| message.frozen.as_mut().unwrap().startup[0].value.push('\0'),
+        |message| message.frozen.as_mut().unwrap().statements[0] = vec![0xff],
+        // The row's digest, which is its last field, without its last byte.
+        |message| {
+            let statement = &mut message.frozen.as_mut().unwrap().statements[0];
+            let length = statement.len() - 33;
+            statement[length] -= 1;
+            statement.pop();
+        },
+        // A scale of 127.
+        |message| message.frozen.as_mut().unwrap().statements[0].extend([0x20, 0x7f]),
+        |message| message.frozen.as_mut().unwrap().variables.push(Vec::new()),
     ];
     for change in changes {
         let (Session { socket, state }, far) = session();
@@ -571,4 +598,55 @@ fn cancel_keys_have_4_to_256_bytes_and_keep_quiet() {
     let (session, _far) = session();
     let shown = format!("{session:?}");
     assert!(shown.contains("analytics") && !shown.contains("select") && !shown.contains("7, 7"));
+}
+
+#[tokio::test]
+async fn sessions_are_collected_one_by_one_and_each_has_one_owner() {
+    let house = house();
+    let collecting = async {
+        let mut collection = Collection::open(&house.path, SOON).await.unwrap();
+        let (taken, fate) = collection.next().await.unwrap().unwrap();
+        fate.taken().await.unwrap();
+        let (refused, fate) = collection.next().await.unwrap().unwrap();
+        drop(refused);
+        fate.refused(Reason::Draining, "nobody").await.unwrap();
+        assert!(collection.next().await.unwrap().is_none());
+        taken
+    };
+    let giving = async {
+        let collector = house.collector().await;
+        let ((one, far_one), (two, far_two)) = (session(), session());
+        collector.give(one, SOON).await.unwrap();
+        match collector.give(two, SOON).await {
+            Err(OfferError::Refused { session, reason, .. }) => {
+                assert_eq!(reason, Reason::Draining);
+                assert_usable(*session, far_two);
+            }
+            other => panic!("{other:?}"),
+        }
+        far_one
+    };
+    let (taken, far) = tokio::join!(collecting, giving);
+    assert_eq!(taken.state.backend_id, 0x0102_0304);
+    assert_usable(taken, far);
+}
+
+#[tokio::test]
+async fn a_collector_that_goes_without_an_answer_leaves_no_owner_and_one_that_has_not_read_leaves_ours() {
+    let house = house();
+    let mut collection = Collection::open(&house.path, SOON).await.unwrap();
+    let collector = house.collector().await;
+    let (one, far) = session();
+    let lose = async {
+        drop(collection.next().await.unwrap());
+        drop(collection);
+    };
+    let (given, ()) = tokio::join!(collector.give(one, SOON), lose);
+    assert!(matches!(given, Err(OfferError::Ambiguous { .. })), "{given:?}");
+    assert_closed_in_silence(far);
+    let (two, far) = session();
+    match collector.give(two, SOON).await {
+        Err(OfferError::Unreachable { session, .. }) => assert_usable(*session, far),
+        other => panic!("{other:?}"),
+    }
 }

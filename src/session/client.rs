@@ -19,7 +19,7 @@ use super::error::{Failure, Gone, SessionError};
 use super::handle::Handle;
 use super::message::check_header;
 use super::peer::{Liveness, Peer};
-use crate::tls::{Channel, Progress};
+use crate::tls::{Channel, Progress, TlsError, TlsState};
 
 /// Output is sent when this much has gathered.
 pub const FLUSH_AT: usize = 128 * 1024;
@@ -75,20 +75,25 @@ pub struct Frame {
 }
 
 impl Client {
-    /// Takes over a socket, what was already read from it and its TLS state.
-    pub fn new(socket: OwnedFd, unread: Zeroizing<Vec<u8>>, tls: Option<Channel>) -> io::Result<Client> {
+    /// Takes over a socket, what was already read from it, what is still to be
+    /// written to it as it is, and its TLS state.
+    pub fn new(
+        socket: OwnedFd,
+        mut unread: Zeroizing<Vec<u8>>,
+        mut unsent: Zeroizing<Vec<u8>>,
+        tls: Option<Channel>,
+    ) -> io::Result<Client> {
         let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL)?;
         let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-        let input = unread.to_vec();
         let tls = tls.map(Box::new);
         let mut client = Client {
             socket,
             tls,
-            input,
+            input: std::mem::take(&mut *unread),
             consumed: 0,
             output: Vec::new(),
-            sealed: Vec::new(),
+            sealed: std::mem::take(&mut *unsent),
             written: 0,
             liveness: Liveness::default(),
             closed: false,
@@ -248,17 +253,21 @@ impl Client {
 
     /// Sends all output, waiting for the client to take it.
     pub fn flush(&mut self, handle: &Handle) -> Result<(), Gone> {
-        if self.tls.is_none() && self.sealed.is_empty() {
-            std::mem::swap(&mut self.output, &mut self.sealed);
-        }
-        if !self.output.is_empty() {
-            match &mut self.tls {
-                Some(tls) => tls.seal(&self.output, &mut self.sealed)?,
-                None => self.sealed.extend_from_slice(&self.output),
-            }
-            self.output.clear();
-        }
+        self.write_all(handle, false)
+    }
+
+    /// The same between two statements, where a session that is held can leave the
+    /// rest for later.
+    pub fn flush_at_rest(&mut self, handle: &Handle) -> Result<(), Gone> {
+        self.write_all(handle, true)
+    }
+
+    fn write_all(&mut self, handle: &Handle, at_rest: bool) -> Result<(), Gone> {
+        self.seal()?;
         while !self.write_some()? {
+            if at_rest && handle.is_held() {
+                return Ok(());
+            }
             self.await_room(handle)?;
         }
         if self.output.capacity() == 0 {
@@ -293,6 +302,78 @@ impl Client {
             return Err(Gone::Vanished);
         }
         Ok(())
+    }
+
+    /// Turns the output into what is to be written.
+    fn seal(&mut self) -> Result<(), Gone> {
+        if self.tls.is_none() && self.sealed.is_empty() {
+            std::mem::swap(&mut self.output, &mut self.sealed);
+        }
+        if !self.output.is_empty() {
+            match &mut self.tls {
+                Some(tls) => tls.seal(&self.output, &mut self.sealed)?,
+                None => self.sealed.extend_from_slice(&self.output),
+            }
+            self.output.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends what the client takes at once; the rest stays.
+    pub fn offer(&mut self) -> Result<(), Gone> {
+        self.seal()?;
+        self.write_some().map(drop)
+    }
+
+    /// Is there output that the client has not taken?
+    pub fn has_unsent(&self) -> bool {
+        !self.output.is_empty() || self.written < self.sealed.len()
+    }
+
+    /// Is there a message, or what can never become one?
+    pub fn has_frame(&self) -> bool {
+        match self.peek_header() {
+            Ok(Some((_, length))) => self.input.len() - self.consumed >= 5 + length,
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// How many bytes wait to be used or to be sent.
+    pub fn waiting(&self) -> usize {
+        self.input.len() - self.consumed + self.output.len() + self.sealed.len() - self.written
+    }
+
+    /// Can nothing follow from the client, or nothing be sent to it?
+    pub fn is_over(&self) -> bool {
+        self.closed || self.tls.as_ref().is_some_and(|tls| tls.check().is_err())
+    }
+
+    /// The TLS state, for another process. To be called when [`Client::offer`] has
+    /// succeeded. On an error the client is over.
+    pub fn take_tls(&mut self) -> Result<Option<TlsState>, TlsError> {
+        let Some(tls) = self.tls.take() else {
+            return Ok(None);
+        };
+        let state = tls.into_state();
+        if state.is_err() {
+            self.closed = true;
+            self.consumed = self.input.len();
+            self.written = self.sealed.len();
+        }
+        state.map(Some)
+    }
+
+    /// What remains when the TLS state is taken out: the socket, the plaintext that
+    /// was not used, and what the socket has not taken yet.
+    pub fn into_rest(mut self) -> (OwnedFd, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>) {
+        self.input.drain(..self.consumed);
+        self.sealed.drain(..self.written);
+        (
+            self.socket,
+            Zeroizing::new(self.input),
+            Zeroizing::new(self.sealed),
+        )
     }
 
     /// Writes until all is written (true) or the socket is full (false).

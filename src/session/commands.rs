@@ -307,7 +307,7 @@ impl Session {
 
     /// All fields of a query's result in PostgreSQL's text form, for results of
     /// a few rows.
-    fn texts(&mut self, query: &str) -> Result<Vec<Option<String>>, Failure> {
+    pub(super) fn texts(&mut self, query: &str) -> Result<Vec<Option<String>>, Failure> {
         self.quiesce()?;
         let mut rows = self.connection.prepare(query)?.execute()?;
         let types: Vec<_> = rows

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::activity::Activity;
 use super::deadline::Deadlines;
@@ -28,6 +28,7 @@ pub struct Handle {
     activity: Mutex<Activity>,
     client_gone: AtomicBool,
     ending: AtomicBool,
+    held: AtomicBool,
     pinned: AtomicBool,
 }
 
@@ -76,6 +77,7 @@ impl Handle {
             activity: Mutex::default(),
             client_gone: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
         }
     }
@@ -107,6 +109,13 @@ impl Handle {
     /// What the session is doing.
     pub fn activity(&self) -> Activity {
         self.activity_mut().clone()
+    }
+
+    /// Since when the session has been in a transaction, be it of a single statement,
+    /// and whether it is running a statement now.
+    pub fn busy_since(&self) -> Option<(SystemTime, bool)> {
+        let activity = self.activity_mut();
+        Some((activity.transaction_start?, activity.state == "active"))
     }
 
     pub(super) fn activity_mut(&self) -> MutexGuard<'_, Activity> {
@@ -144,6 +153,23 @@ impl Handle {
     /// Makes the session end at its next message boundary.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Release);
+    }
+
+    /// Keeps the session from beginning anything: outside of a transaction,
+    /// [`Session::run`](super::Session::run) comes back at the next message boundary
+    /// although there is work left, also while a client does not read the answer
+    /// to its last statement. It may take 200 ms for a session to notice.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+    }
+
+    /// Lets a session that was held go on; it wants to be run again.
+    pub fn release(&self) {
+        self.held.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
     pub(super) fn is_client_gone(&self) -> bool {

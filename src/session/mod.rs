@@ -19,6 +19,7 @@ mod deadline;
 mod duration;
 mod error;
 mod extended;
+mod freeze;
 mod handle;
 mod lanes;
 pub mod message;
@@ -36,16 +37,19 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use activity::{Activity, Ended, Observer};
 pub use counters::Counters;
 pub use databases::{DatabaseError, Keeper};
 pub use deadline::Deadlines;
 pub use error::{Failure, Gone, SessionError, Severity};
+pub use freeze::Pin;
 pub use handle::{Handle, Stop};
 pub use peer::Peer;
 pub use settings::{SERVER_VERSION, Timeouts};
+
+use zeroize::Zeroizing;
 
 use client::{Client, Frame, Wait};
 use message::Message;
@@ -55,7 +59,7 @@ use statement::{PlanCache, Statement};
 use transaction::Transaction;
 
 use crate::engine::Connection;
-use crate::handoff::SessionState;
+use crate::handoff::{PeerFacts, SessionState};
 use crate::sql::policy;
 
 /// How long a thread waits for the next message before it gives the session
@@ -121,6 +125,9 @@ pub struct Session {
     plans: PlanCache,
     /// Counted up to where it no longer matters.
     statements_run: u32,
+    /// A statement has run that may have left something in the connection.
+    left_traces: bool,
+    began: SystemTime,
     /// The statement in hand has ended its transaction, and that was told.
     transaction_told: bool,
     /// After an error in the extended protocol, messages are passed over.
@@ -132,12 +139,14 @@ struct Owner {
     user: String,
     database: String,
     admin: bool,
+    peer: PeerFacts,
 }
 
 /// Why [`Session::run`] came back.
 #[derive(Debug)]
 pub enum Pause {
-    /// The client has nothing to say at the moment.
+    /// The client has nothing to say at the moment, or the session is
+    /// [held](Handle::hold).
     Idle,
     /// The session is over; drop it.
     Over(Gone),
@@ -146,7 +155,7 @@ pub enum Pause {
 impl Session {
     /// Takes up a session that the control plane has authenticated: tells the
     /// client its parameters and key, and that it may begin. `observer` is told
-    /// what it does.
+    /// what it does. One that has begun before is [thawed](Session::thaw) instead.
     pub fn start(
         socket: std::os::fd::OwnedFd,
         state: SessionState,
@@ -164,10 +173,11 @@ impl Session {
             settings,
             unread_input,
             tls,
+            peer,
             ..
         } = state;
         let tls = tls.map(crate::tls::Channel::resume).transpose()?;
-        let client = Client::new(socket, unread_input, tls)?;
+        let client = Client::new(socket, unread_input, Zeroizing::default(), tls)?;
         let handle = Arc::new(Handle::new(
             backend_id,
             cancel_key,
@@ -187,12 +197,15 @@ impl Session {
                 user,
                 database,
                 admin,
+                peer,
             },
             transaction: Transaction::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             plans: PlanCache::default(),
             statements_run: 0,
+            left_traces: false,
+            began: SystemTime::now(),
             transaction_told: false,
             skip_until_sync: false,
         };
@@ -229,12 +242,16 @@ impl Session {
     /// [`Session`] yet.
     pub fn refuse(socket: std::os::fd::OwnedFd, state: SessionState, error: &SessionError) {
         let SessionState {
-            unread_input, tls, ..
+            unread_input,
+            tls,
+            frozen,
+            ..
         } = state;
+        let unsent = frozen.map_or_else(Zeroizing::default, |frozen| frozen.unsent_output);
         let Ok(tls) = tls.map(crate::tls::Channel::resume).transpose() else {
             return;
         };
-        if let Ok(mut client) = Client::new(socket, unread_input, tls) {
+        if let Ok(mut client) = Client::new(socket, unread_input, unsent, tls) {
             reply::error_response(&mut client.output, error);
             client.close();
         }
@@ -308,10 +325,15 @@ impl Session {
     fn serve(&mut self) -> Result<(), Gone> {
         let mut frame = Frame::default();
         loop {
+            if self.handle.is_held() && !self.handle.is_ending() && self.unrest().is_none() {
+                self.client.offer()?;
+                self.count_traffic();
+                return Ok(());
+            }
             match self.client.next_frame(&mut frame) {
                 Ok(true) => self.message(&frame)?,
                 Ok(false) => {
-                    self.client.flush(&self.handle)?;
+                    self.flush()?;
                     self.count_traffic();
                     if self.handle.is_ending() {
                         return Err(self.end(portal::shutdown()));
@@ -438,7 +460,16 @@ impl Session {
         if self.client.peek_kind().is_some() {
             self.client.relieve(&self.handle)
         } else {
-            self.client.flush(&self.handle)
+            self.flush()
+        }
+    }
+
+    /// Sends all output; a session that is held and at rest leaves what its client
+    /// does not read.
+    fn flush(&mut self) -> Result<(), Gone> {
+        match self.unrest() {
+            None => self.client.flush_at_rest(&self.handle),
+            Some(_) => self.client.flush(&self.handle),
         }
     }
 

@@ -6,9 +6,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest;
+
 use super::error::SessionError;
 use crate::encode;
 use crate::engine::{self, Column, Connection, Kind, LogicalType, Prepared};
+use crate::handoff::FrozenStatement;
 use crate::sql::copy::CopyStatement;
 use crate::sql::lexer::tokens;
 use crate::sql::{self, CommandTag, SessionStatement};
@@ -40,7 +43,17 @@ pub struct Statement {
     pub declared: Vec<u32>,
     /// The scale of parameters that are declared numeric and nothing more.
     numeric_scale: u8,
-    plan: Mutex<Option<Plan>>,
+    plan: Mutex<Slot>,
+}
+
+/// Where a statement's plan is.
+#[derive(Debug)]
+enum Slot {
+    /// None was made, or nobody is to remember it.
+    Empty,
+    /// It was made in another process; the client may know its row, by its digest.
+    Elsewhere([u8; 32]),
+    Here(Plan),
 }
 
 /// DuckDB's side of a statement.
@@ -97,7 +110,7 @@ impl Statement {
             action,
             declared,
             numeric_scale: NUMERIC_SCALE,
-            plan: Mutex::new(None),
+            plan: Mutex::new(Slot::Empty),
         }
     }
 
@@ -110,7 +123,7 @@ impl Statement {
             action,
             declared,
             numeric_scale: scale,
-            plan: Mutex::new(None),
+            plan: Mutex::new(Slot::Empty),
         }
     }
 
@@ -127,16 +140,21 @@ impl Statement {
         policy: &super::Policy,
     ) -> Result<CurrentPlan<'_>, SessionError> {
         let mut slot = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_none_or(|plan| plan.currency != currency) {
-            let columns = slot.take().map(|plan| plan.columns);
+        if !matches!(&*slot, Slot::Here(plan) if plan.currency == currency) {
+            let before = std::mem::replace(&mut *slot, Slot::Empty);
             let plan = Plan::make(connection, self, currency, policy)?;
-            if columns.is_some_and(|before| !same_row(&before, &plan.columns)) {
+            let fits = match &before {
+                Slot::Empty => true,
+                Slot::Elsewhere(digest) => *digest == row_digest(&plan.columns),
+                Slot::Here(before) => same_row(&before.columns, &plan.columns),
+            };
+            if !fits {
                 return Err(SessionError::new(
                     "0A000",
                     "cached plan must not change result type",
                 ));
             }
-            *slot = Some(plan);
+            *slot = Slot::Here(plan);
         }
         Ok(CurrentPlan(slot))
     }
@@ -144,23 +162,50 @@ impl Statement {
     /// Lets the plan go, for example because the transaction in which it was
     /// made saw what others must not.
     pub fn forget_plan(&self) {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Empty;
+    }
+
+    /// What is left of it when its process ends: all but the plan.
+    pub fn freeze(&self, name: &str) -> FrozenStatement {
+        let slot = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        FrozenStatement {
+            name: name.to_owned(),
+            sql: self.sql.clone(),
+            declared: self.declared.clone(),
+            numeric_scale: self.numeric_scale,
+            row: match &*slot {
+                Slot::Empty => None,
+                Slot::Elsewhere(digest) => Some(*digest),
+                Slot::Here(plan) => Some(row_digest(&plan.columns)),
+            },
+        }
+    }
+
+    /// The inverse of [`Statement::freeze`], but for the name.
+    pub fn thaw(frozen: FrozenStatement) -> Statement {
+        let mut statement = Statement::new(&frozen.sql, frozen.declared);
+        statement.numeric_scale = frozen.numeric_scale;
+        statement.plan = Mutex::new(frozen.row.map_or(Slot::Empty, Slot::Elsewhere));
+        statement
     }
 }
 
 /// A plan that is up to date, held while it is used.
 #[derive(Debug)]
-pub struct CurrentPlan<'a>(MutexGuard<'a, Option<Plan>>);
+pub struct CurrentPlan<'a>(MutexGuard<'a, Slot>);
 
 impl std::ops::Deref for CurrentPlan<'_> {
     type Target = Plan;
 
     #[allow(
-        clippy::expect_used,
+        clippy::panic,
         reason = "Statement::plan fills the slot before it makes this value"
     )]
     fn deref(&self) -> &Plan {
-        self.0.as_ref().expect("a current plan is there")
+        match &*self.0 {
+            Slot::Here(plan) => plan,
+            Slot::Empty | Slot::Elsewhere(_) => panic!("a current plan is there"),
+        }
     }
 }
 
@@ -171,6 +216,20 @@ pub fn same_row(one: &[Column], other: &[Column]) -> bool {
             .iter()
             .zip(other)
             .all(|(one, other)| one.data_type == other.data_type && one.name == other.name)
+}
+
+/// The same for descriptions in two processes, and two versions of DuckDB.
+fn row_digest(columns: &[Column]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for Column { name, data_type } in columns {
+        for text in [name, &encode::sql_name(data_type)] {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+    }
+    let mut row = [0; 32];
+    row.copy_from_slice(context.finish().as_ref());
+    row
 }
 
 impl Plan {
@@ -264,17 +323,17 @@ impl Plan {
 
 /// The second look at what a statement is: this one is DuckDB's own.
 fn check_kind(prepared: &Prepared, sql: &str) -> Result<(), SessionError> {
-    let first = tokens(sql)
-        .next()
-        .map(|token| token.text(sql).to_ascii_uppercase())
-        .unwrap_or_default();
+    let mut words = tokens(sql).map(|token| token.text(sql).to_ascii_uppercase());
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match prepared.kind() {
         Kind::Forbidden => Err(SessionError::new("42501", format!("{first} is not permitted"))),
         // USE and the reading pragmas pass, and so do variables of the session.
-        Kind::Setting if first == "SET" || first == "RESET" => Err(SessionError::new(
-            "42501",
-            "permission denied to set a parameter of the whole instance",
-        )),
+        Kind::Setting if (first == "SET" || first == "RESET") && second != "VARIABLE" => {
+            Err(SessionError::new(
+                "42501",
+                "permission denied to set a parameter of the whole instance",
+            ))
+        }
         _ => Ok(()),
     }
 }

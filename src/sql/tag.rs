@@ -55,7 +55,10 @@ pub fn command_tag(sql: &str) -> CommandTag {
         ["TRUNCATE", ..] => CommandTag::plain("TRUNCATE TABLE"),
         ["COMMENT", ..] => CommandTag::plain("COMMENT"),
         ["EXPLAIN", ..] => CommandTag::plain("EXPLAIN"),
-        ["ANALYZE" | "VACUUM" | "CHECKPOINT" | "PREPARE" | "USE", ..] => CommandTag::plain(words[0]),
+        [
+            "ANALYZE" | "VACUUM" | "CHECKPOINT" | "PREPARE" | "USE" | "SET" | "RESET",
+            ..,
+        ] => CommandTag::plain(words[0]),
         ["FORCE", "CHECKPOINT", ..] => CommandTag::plain("CHECKPOINT"),
         ["WITH", ..] => with_tag(sql),
         _ => CommandTag::counted("SELECT"),

@@ -1,4 +1,8 @@
-//! Why systemd is stopping this process: for good, or to start it again.
+//! Why this process is being stopped: for good, or to be started again; and what is
+//! kept for the next one.
+//!
+//! A process of the control plane's own is told by an order when it is to end for good
+//! (the rpc `Drain` or `Shutdown`); whoever just sends it a signal has it restarted.
 //!
 //! systemd tells a service only that it is to stop. The job that is behind it is
 //! asked for on the bus, with systemd's own tool: it is where systemd is, and the
@@ -12,22 +16,47 @@ use tokio::process::Command;
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 
-/// Whether this process's unit is being stopped in order to be started again.
+/// The environment variable by which a supervisor says that it starts a process again
+/// that ends without having been ordered to.
+pub const STARTED_AGAIN: &str = "DUCKGRES_STARTED_AGAIN";
+
+/// Whether this process is being stopped in order to be started again.
 ///
 /// # Errors
-/// The bus cannot be asked, or has answered something else.
+/// systemd is to be asked, and the bus cannot be, or has answered something else.
 pub async fn is_restart() -> io::Result<bool> {
-    // 0 is whoever asks: a child of this process, of the same unit.
-    let manager = format!("{DESTINATION}.Manager");
-    let unit = ask(&["call", DESTINATION, MANAGER, &manager, "GetUnitByPID", "u", "0"]).await?;
-    let unit = object_path(&unit).ok_or_else(|| strange(&unit))?;
-    let job = get(unit, "Unit", "Job").await?;
+    if std::env::var_os(STARTED_AGAIN).is_some() {
+        return Ok(true);
+    }
+    let job = get(&unit().await?, "Unit", "Job").await?;
     match object_path(&job) {
         // There is none.
         Some("/") => Ok(false),
         Some(job) => Ok(get(job, "Job", "JobType").await?.contains("restart")),
         None => Err(strange(&job)),
     }
+}
+
+/// How many descriptors this process's unit may store. systemd drops what is more, and
+/// does not say so.
+///
+/// # Errors
+/// As of [`is_restart`].
+pub async fn store_size() -> io::Result<u32> {
+    // Since systemd 254 the service is told.
+    if let Some(size) = std::env::var("FDSTORE").ok().and_then(|size| size.parse().ok()) {
+        return Ok(size);
+    }
+    let size = get(&unit().await?, "Service", "FileDescriptorStoreMax").await?;
+    let number = size.trim().strip_prefix("u ").and_then(|size| size.parse().ok());
+    number.ok_or_else(|| strange(&size))
+}
+
+async fn unit() -> io::Result<String> {
+    // 0 is whoever asks: a child of this process, of the same unit.
+    let manager = format!("{DESTINATION}.Manager");
+    let unit = ask(&["call", DESTINATION, MANAGER, &manager, "GetUnitByPID", "u", "0"]).await?;
+    Ok(object_path(&unit).ok_or_else(|| strange(&unit))?.to_owned())
 }
 
 async fn get(object: &str, interface: &str, property: &str) -> io::Result<String> {

@@ -118,19 +118,15 @@ impl Channel {
         })
     }
 
-    /// The state for the next owner. Everything that was appended to an output
-    /// buffer must have reached the socket before; what is decrypted and not yet
-    /// used is the caller's to pass on. An incomplete record travels in the state.
+    /// The state for the next owner. What was appended to an output buffer and has
+    /// not reached the socket is the caller's to pass on, to be written before
+    /// anything that the next owner seals; so is what is decrypted and not yet used.
+    /// An incomplete record travels in the state.
     ///
     /// # Errors
-    /// [`TlsError::Failed`] and [`TlsError::Closed`]: such a session has no future.
+    /// As of [`Channel::check`].
     pub fn into_state(self) -> Result<TlsState, TlsError> {
-        if self.failed {
-            return Err(TlsError::Failed);
-        }
-        if self.closed || self.peer_closed {
-            return Err(TlsError::Closed);
-        }
+        self.check()?;
         Ok(TlsState {
             version: self.version,
             suite: self.suite,
@@ -140,6 +136,18 @@ impl Channel {
             fragment: self.fragment,
             partial: self.partial,
         })
+    }
+
+    /// Can this session go on, here or with another owner?
+    ///
+    /// # Errors
+    /// [`TlsError::Failed`] and [`TlsError::Closed`]: it has no future.
+    pub fn check(&self) -> Result<(), TlsError> {
+        match () {
+            () if self.failed => Err(TlsError::Failed),
+            () if self.closed || self.peer_closed => Err(TlsError::Closed),
+            () => Ok(()),
+        }
     }
 
     /// The session's protocol version.

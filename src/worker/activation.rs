@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{SockRef, Type};
 
-use super::{WorkerError, turn};
+use super::{WorkerError, frozen, turn};
 use crate::systemd::activation;
 
 /// A worker's two listening sockets.
@@ -22,6 +22,8 @@ pub struct Sockets {
     pub rpc: OwnedFd,
     /// The right to be the worker that restarts, if an earlier process has got it.
     pub turn: Option<OwnedFd>,
+    /// The sessions that an earlier process has left, if it has.
+    pub sessions: Option<OwnedFd>,
 }
 
 /// Takes the sockets over from the environment. To be called once, first thing.
@@ -32,12 +34,13 @@ pub fn inherited_sockets() -> Result<Sockets, WorkerError> {
 }
 
 fn sort(inherited: Vec<activation::Inherited>) -> Result<Sockets, WorkerError> {
-    let (mut handoff, mut rpc, mut turn) = (None, None, None);
+    let (mut handoff, mut rpc, mut turn, mut sessions) = (None, None, None, None);
     for activation::Inherited { name, fd } in inherited {
         let place = match listening(&fd) {
             Some(Type::SEQPACKET) => &mut handoff,
             Some(Type::STREAM) => &mut rpc,
             _ if name == turn::NAME => &mut turn,
+            _ if name == frozen::NAME => &mut sessions,
             // A later version may have stored more with systemd than this one knows.
             _ => {
                 tracing::warn!(name, "systemd has passed something that is no socket of a worker");
@@ -49,7 +52,12 @@ fn sort(inherited: Vec<activation::Inherited>) -> Result<Sockets, WorkerError> {
         }
     }
     match (handoff, rpc) {
-        (Some(handoff), Some(rpc)) => Ok(Sockets { handoff, rpc, turn }),
+        (Some(handoff), Some(rpc)) => Ok(Sockets {
+            handoff,
+            rpc,
+            turn,
+            sessions,
+        }),
         _ => Err(WorkerError::Activation(
             "the two sockets, SOCK_SEQPACKET and SOCK_STREAM, were not passed".to_owned(),
         )),

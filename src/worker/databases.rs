@@ -162,6 +162,31 @@ impl Databases {
         })
     }
 
+    /// Goes on with the lease that an earlier process has held.
+    pub(super) fn take_up(&self, name: &str, lease: Lease) {
+        let slot = Arc::new(Slot {
+            lease: Arc::new(lease),
+            instance: tokio::sync::Mutex::default(),
+        });
+        let entry = Entry {
+            slot,
+            claims: 0,
+            reserved: false,
+            idle_since: Instant::now(),
+        };
+        self.lock().entries.insert(name.to_owned(), entry);
+        self.reconsider.notify_one();
+        self.registry.touch();
+    }
+
+    /// The leases that the next process is to go on with.
+    pub(super) fn leases(&self) -> Vec<(String, Arc<Lease>)> {
+        let state = self.lock();
+        let entries = state.entries.iter().filter(|(_, entry)| !entry.reserved);
+        let leases = entries.map(|(name, entry)| (name.clone(), entry.slot.lease.clone()));
+        leases.collect()
+    }
+
     /// The names of the databases whose sessions should come here: those whose lease
     /// is ours, but for what is just being made or removed.
     pub(super) fn names(&self) -> Vec<String> {
@@ -331,7 +356,15 @@ impl Databases {
             (std::mem::take(&mut state.entries), again)
         };
         let databases = entries.len();
-        let _ = tokio::task::spawn_blocking(move || drop(entries)).await;
+        let mut closing = tokio::task::JoinSet::new();
+        for (_, entry) in entries {
+            closing.spawn(async move {
+                // Claims of sessions that are gone, or elsewhere, keep nothing open.
+                let instance = entry.slot.instance.lock().await.take();
+                let _ = tokio::task::spawn_blocking(move || drop((instance, entry))).await;
+            });
+        }
+        closing.join_all().await;
         // An order to stop may come in more than one way.
         if !again {
             tracing::info!(databases, "closed all databases");

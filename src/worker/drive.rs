@@ -7,62 +7,106 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Worker;
 use super::activity::Witness;
 use super::databases::{Claim, Unclaimed};
+use super::frozen::Going;
 use super::query_log::Who;
-use super::registry::{Full, Place};
+use super::registry::{Full, Hold, Place, Rest, Standing};
 use crate::engine::Instance;
-use crate::handoff::{Incoming, Listener, Offer, Reason};
+use crate::handoff::{Arrival, Incoming, Listener, Offer, Reason, Session as Frozen, SessionState};
 use crate::proto::LiveSession;
-use crate::session::{Pause, Peer, Session, SessionError};
+use crate::session::{Pause, Peer, Pin, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected: as long as it
 /// waits for the answer. On a machine that has too much to do it may take long.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often it is asked about a client that has not got all that it was sent.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes in what is offered on the handoff socket, for as long as that works.
+/// Takes in what is offered on the handoff socket, for as long as that works, when
+/// the gate is open.
 pub(super) async fn intake(worker: Arc<Worker>, socket: OwnedFd) -> io::Result<()> {
     let listener = Listener::from_fd(socket, &worker.masters)?;
     loop {
-        let incoming = listener.accept().await?;
-        tokio::spawn(receive(worker.clone(), incoming));
+        worker.gate.opened().await;
+        let incoming = tokio::select! {
+            biased;
+            incoming = listener.accept() => incoming?,
+            () = worker.gate.to_be_closed() => continue,
+        };
+        let entering = worker.gate.enter();
+        let worker = worker.clone();
+        tokio::spawn(async move {
+            if let Some((session, place, claim)) = receive(&worker, incoming).await {
+                // It is among the sessions now.
+                drop(entering);
+                begin(worker, session, place, claim, None).await;
+            }
+        });
     }
 }
 
-async fn receive(worker: Arc<Worker>, incoming: Incoming) {
+/// What is needed to begin with a session.
+type Received = (Frozen, Place, Result<Claim, SessionError>);
+
+async fn receive(worker: &Arc<Worker>, incoming: Incoming) -> Option<Received> {
     let offer = match incoming.receive(PATIENCE).await {
-        Ok(offer) => offer,
-        Err(error) => return tracing::warn!(%error, "a handoff was not understood"),
+        Ok(Arrival::Offer(offer)) => *offer,
+        Ok(Arrival::Collector(collector)) => {
+            worker.exit.receive(collector);
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a handoff was not understood");
+            return None;
+        }
     };
-    let state = &offer.session.state;
-    let about = LiveSession {
-        backend_id: state.backend_id,
-        user: state.user.clone(),
-        database: state.database.clone(),
-        address: state.peer.address.clone(),
-    };
-    let place = match worker.registry.reserve(about) {
+    let place = match worker.registry.reserve(about(&offer.session.state)) {
         Ok(place) => place,
-        Err(Full::InUse) => return refuse(offer, Reason::BackendIdInUse, "the backend id is in use").await,
-        Err(Full::Draining) => return refuse(offer, Reason::Draining, "the worker is being drained").await,
+        Err(full) => {
+            let (reason, message) = match full {
+                Full::InUse => (Reason::BackendIdInUse, "the backend id is in use"),
+                Full::Draining => (Reason::Draining, "the worker is being drained"),
+            };
+            refuse(offer, reason, message).await;
+            return None;
+        }
     };
     // Who has the database is known before the session is taken; opening it may
     // take longer than a sender waits.
+    let state = &offer.session.state;
     let claim = match worker.databases.claim(&state.database, state.create_database) {
         Ok(claim) => Ok(claim),
         Err(Unclaimed::Refused(error)) => Err(error),
         Err(Unclaimed::Elsewhere) => {
             drop(place);
             let message = "another process has the database open";
-            return refuse(offer, Reason::DatabaseElsewhere, message).await;
+            refuse(offer, Reason::DatabaseElsewhere, message).await;
+            return None;
         }
     };
-    admit(worker, offer, place, claim).await;
+    match offer.accept().await {
+        Ok(session) => Some((session, place, claim)),
+        Err(error) => {
+            tracing::warn!(%error, "the control plane did not wait for the answer");
+            None
+        }
+    }
+}
+
+/// A session as others are told of it.
+pub(super) fn about(state: &SessionState) -> LiveSession {
+    LiveSession {
+        backend_id: state.backend_id,
+        user: state.user.clone(),
+        database: state.database.clone(),
+        address: state.peer.address.clone(),
+    }
 }
 
 async fn refuse(offer: Offer, reason: Reason, message: &str) {
@@ -71,13 +115,17 @@ async fn refuse(offer: Offer, reason: Reason, message: &str) {
     }
 }
 
-async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Claim, SessionError>) {
-    let session = match offer.accept().await {
-        Ok(session) => session,
-        Err(error) => return tracing::warn!(%error, "the control plane did not wait for the answer"),
-    };
-    let (socket, state) = (session.socket, session.state);
+/// Begins with a session, or goes on with one that was frozen, and runs it to its end.
+pub(super) async fn begin(
+    worker: Arc<Worker>,
+    session: Frozen,
+    place: Place,
+    claim: Result<Claim, SessionError>,
+    going: Option<Arc<Going>>,
+) {
+    let state = &session.state;
     let (backend_id, database, admin) = (state.backend_id, state.database.clone(), state.admin);
+    let frozen = state.frozen.as_ref().map(|frozen| frozen.frozen);
     let place = Arc::new(place);
     tracing::debug!(backend_id, user = state.user, database, "session begins");
     let who = Who {
@@ -91,14 +139,27 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
         Err(error) => Err(error.clone()),
     };
     let instance = opened.as_ref().map(Arc::downgrade).unwrap_or_default();
-    let begin = {
+    // Those who have begun come many at a time.
+    let turn = match frozen {
+        Some(_) => worker.freezer.turn().await,
+        None => None,
+    };
+    let start = {
         let (worker, place) = (worker.clone(), place.clone());
         move || {
+            let _until_here = (turn, going);
             let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
-            let session = match connection {
-                Ok(connection) => Session::start(socket, state, connection, worker.policy.clone(), witness)
+            let (policy, Frozen { socket, state }) = (worker.policy.clone(), session);
+            let session = match (connection, frozen) {
+                (Ok(connection), Some(since)) => {
+                    let session = Session::thaw(Frozen { socket, state }, connection, policy, witness)
+                        .map_err(|gone| gone.to_string())?;
+                    worker.freezer.thawed(since);
+                    session
+                }
+                (Ok(connection), None) => Session::start(socket, state, connection, policy, witness)
                     .map_err(|gone| gone.to_string())?,
-                Err(error) => {
+                (Err(error), _) => {
                     Session::refuse(socket, state, &error);
                     return Err(error.to_string());
                 }
@@ -107,11 +168,14 @@ async fn admit(worker: Arc<Worker>, offer: Offer, place: Place, claim: Result<Cl
             if let Err(error) = worker.watch.add(session.socket(), session.handle().backend_id()) {
                 tracing::warn!(%error, "a client that vanishes will not be noticed");
             }
-            // Its first statement is on its way, and finds this thread at work.
-            run(session)
+            match frozen {
+                Some(_) => Ok(session),
+                // Its first statement is on its way, and finds this thread at work.
+                None => run(session),
+            }
         }
     };
-    let end = drive(&worker, begin, &place, &instance).await;
+    let end = drive(&worker, start, &place, &instance).await;
     tracing::debug!(backend_id, end, "session is over");
     if is_dead(&instance) {
         worker.registry.end_sessions_of(&database);
@@ -156,6 +220,19 @@ async fn drive(
         }
         let session = match park(worker, session, place).await {
             Ok(Parked::Wanted(session)) => session,
+            Ok(Parked::Still(session)) => match worker.freezer.freeze(session).await {
+                Ok(()) => {
+                    place.rests(Rest::Frozen);
+                    // The next process has it, or another worker.
+                    worker.freezer.dismissed().await;
+                    return "frozen".to_owned();
+                }
+                Err(Some(session)) => {
+                    session.handle().end();
+                    *session
+                }
+                Err(None) => return "a panic".to_owned(),
+            },
             Ok(Parked::TooLong(mut session)) => {
                 let expired = tokio::task::spawn_blocking(move || session.expire().to_string());
                 return expired.await.unwrap_or_else(|_| "a panic".to_owned());
@@ -172,17 +249,71 @@ enum Parked {
     Wanted(Session),
     /// The client has said nothing for too long.
     TooLong(Session),
+    /// It is to be frozen.
+    Still(Session),
 }
 
 /// Waits until the client has something to say, or the worker has.
-async fn park(worker: &Worker, session: Session, place: &Place) -> io::Result<Parked> {
-    if worker.registry.is_draining() {
-        return Ok(Parked::Wanted(session));
+async fn park(worker: &Worker, mut session: Session, place: &Place) -> io::Result<Parked> {
+    let mut standing = worker.registry.standing();
+    let began = Instant::now();
+    loop {
+        let now = *standing.borrow_and_update();
+        if now.draining {
+            return Ok(Parked::Wanted(session));
+        }
+        if now.hold == Hold::Free {
+            place.is_free();
+            if session.has_work() {
+                break;
+            }
+        } else {
+            let rest = match session.pin() {
+                None if now.hold == Hold::Freezing => return Ok(Parked::Still(session)),
+                None => Rest::Held,
+                Some(Pin::Ending) => break,
+                // It goes on, to where these end.
+                Some(Pin::Transaction | Pin::Statement) => Rest::Busy,
+                Some(pin) => Rest::Pinned(pin),
+            };
+            place.rests(rest);
+            if rest != Rest::Busy {
+                tokio::select! {
+                    _ = standing.changed() => continue,
+                    () = place.woken() => break,
+                }
+            }
+        }
+        let event;
+        (session, event) = wait(session, &mut standing, place, began).await?;
+        match event {
+            Event::Wanted => break,
+            Event::TooLong => return Ok(Parked::TooLong(session)),
+            Event::Standing => {}
+        }
     }
+    place.rests(Rest::Busy);
+    Ok(Parked::Wanted(session))
+}
+
+/// What a session that waits for its client has got.
+enum Event {
+    Wanted,
+    TooLong,
+    /// The worker wants something else of all sessions.
+    Standing,
+}
+
+async fn wait(
+    session: Session,
+    standing: &mut watch::Receiver<Standing>,
+    place: &Place,
+    began: Instant,
+) -> io::Result<(Session, Event)> {
     let patience = session.patience();
     let too_long = async {
         match patience {
-            Some(patience) => tokio::time::sleep(patience).await,
+            Some(patience) => tokio::time::sleep_until(began + patience).await,
             None => std::future::pending().await,
         }
     };
@@ -190,25 +321,21 @@ async fn park(worker: &Worker, session: Session, place: &Place) -> io::Result<Pa
     // lives, because the session it belongs to is held here and not touched.
     let socket = unsafe { AsyncFd::register_with_interest(session.socket(), Interest::READABLE) }?;
     tokio::pin!(too_long);
-    let expired = loop {
+    let event = loop {
         let peer = session.peer();
         if peer == Peer::Dead {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         tokio::select! {
             biased;
-            ready = socket.readable() => break ready.map(|_| false)?,
-            () = worker.registry.draining() => break false,
-            () = place.woken() => break false,
-            () = &mut too_long => break true,
+            ready = socket.readable() => break ready.map(|_| Event::Wanted)?,
+            _ = standing.changed() => break Event::Standing,
+            () = place.woken() => break Event::Wanted,
+            () = &mut too_long => break Event::TooLong,
             // Once it has all, the kernel's keepalive looks after it.
             () = tokio::time::sleep(LOOK_AGAIN), if peer == Peer::Waiting => {}
         }
     };
     drop(socket);
-    Ok(if expired {
-        Parked::TooLong(session)
-    } else {
-        Parked::Wanted(session)
-    })
+    Ok((session, event))
 }

@@ -12,9 +12,13 @@
 
 mod activation;
 mod activity;
+mod barrier;
 mod databases;
 mod drive;
+mod frozen;
+mod gate;
 mod keeper;
+mod leave;
 mod memory;
 mod orphan;
 mod probe;
@@ -39,14 +43,18 @@ pub use activation::{Sockets, inherited_sockets};
 
 use crate::config::WorkerConfig;
 use crate::engine::Options;
+use crate::proto::ConfigureRequest;
 use crate::session::{Handle, Policy, Stop};
-use crate::systemd::notify;
+use crate::systemd::{job, notify};
 use databases::Databases;
 use registry::Registry;
 
 /// How long running statements may go on when the worker is told to stop by a
 /// signal, and nobody said.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long a restart waits for sessions to come to rest, when nobody said.
+const RESTART_WITHIN: Duration = Duration::from_secs(300);
 
 /// How long closing the databases may take beyond that, until the worker asks
 /// systemd for no more time.
@@ -94,10 +102,23 @@ struct Worker {
     /// What it was told when it was started, for what the control plane does not say.
     memory_limit: Option<u64>,
     threads: Option<usize>,
-    /// How long statements may go on when a signal comes.
-    grace: Mutex<Duration>,
+    /// The control plane's last word.
+    orders: Mutex<Option<ConfigureRequest>>,
+    gate: Arc<gate::Gate>,
+    freezer: frozen::Freezer,
+    exit: leave::Exit,
     /// Has the control plane said what to go by?
     configured: Sender<bool>,
+}
+
+/// What becomes of a worker whose process ends.
+enum Going {
+    /// It has a next process.
+    Back,
+    /// It has none, but others may go on with its sessions.
+    Away,
+    /// Nor have they.
+    Over,
 }
 
 /// Runs a worker until it is told to stop and has drained.
@@ -164,9 +185,14 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         watch: watch::Watch::start(registry).map_err(|error| WorkerError::Io("epoll", error))?,
         memory_limit: config.memory_limit.map(|size| size.0),
         threads: config.threads.map(|threads| threads.get() as usize),
-        grace: Mutex::new(GRACE),
+        orders: Mutex::default(),
+        gate: Arc::default(),
+        freezer: frozen::Freezer::default(),
+        exit: leave::Exit::default(),
         configured: Sender::new(false),
     });
+    // Before anybody else is served.
+    frozen::take_up(&worker, sockets.sessions);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| WorkerError::Io("SIGTERM", error))?;
     let rpc = tokio::spawn(rpc::serve(worker.clone(), sockets.rpc));
     let intake = tokio::spawn({
@@ -188,30 +214,48 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
 
     let told_to_stop = async {
         terminate.recv().await;
-        if let Some(lock) = &config.turn {
-            turn::wait(lock, || {
-                worker.registry.await_turn();
-                notify::status(&service::summary(&worker));
-            })
-            .await;
+        match &config.turn {
+            Some(lock) => {
+                let waiting = || {
+                    worker.registry.await_turn();
+                    notify::status(&service::summary(&worker));
+                };
+                turn::wait(lock, waiting).await
+            }
+            None => notify::is_asked_for() && job::is_restart().await.unwrap_or(false),
         }
     };
-    tokio::select! {
-        () = told_to_stop => {}
+    let going = tokio::select! {
+        comes_back = told_to_stop => match comes_back {
+            true => Going::Back,
+            false => Going::Away,
+        },
+        () = worker.exit.ordered() => Going::Away,
         () = worker.attendance.orphaned(&worker.registry) => {
             tracing::warn!("no control plane came back, and there are no sessions");
+            Going::Over
         }
-        () = worker.registry.drained() => {}
-        result = intake => tracing::error!(?result, "the handoff socket failed"),
+        () = worker.registry.drained() => Going::Over,
+        result = intake => {
+            tracing::error!(?result, "the handoff socket failed");
+            Going::Over
+        }
+    };
+    let left = match going {
+        Going::Back => worker.leave_to_next_process().await,
+        Going::Away => worker.leave_to_others().await,
+        Going::Over => false,
+    };
+    if !left {
+        let grace = worker.grace();
+        notify::stopping("draining");
+        let more_time = tokio::spawn(tokio::time::timeout(
+            grace + LAST_CHECKPOINTS,
+            notify::take_time(),
+        ));
+        worker.drain(grace).await;
+        more_time.abort();
     }
-    let grace = worker.grace();
-    notify::stopping("draining");
-    let more_time = tokio::spawn(tokio::time::timeout(
-        grace + LAST_CHECKPOINTS,
-        notify::take_time(),
-    ));
-    worker.drain(grace).await;
-    more_time.abort();
     rpc.abort();
     if let Some(log) = worker.query_log.get() {
         let _ = tokio::task::spawn_blocking(move || log.flush()).await;
@@ -231,12 +275,71 @@ fn masters(control_user: Option<&str>) -> Result<Vec<u32>, WorkerError> {
 }
 
 impl Worker {
+    /// How long statements may go on when a signal comes.
     fn grace(&self) -> Duration {
-        *self.grace.lock().unwrap_or_else(PoisonError::into_inner)
+        let milliseconds = self.orders().map_or(0, |orders| orders.drain_milliseconds);
+        some_time(milliseconds).unwrap_or(GRACE)
     }
 
-    fn set_grace(&self, grace: Duration) {
-        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+    /// How long a restart waits for sessions to come to rest.
+    fn restart_within(&self) -> Duration {
+        let milliseconds = self.orders().map_or(0, |orders| orders.restart_milliseconds);
+        some_time(milliseconds).unwrap_or(RESTART_WITHIN)
+    }
+
+    fn orders(&self) -> Option<ConfigureRequest> {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.clone()
+    }
+
+    fn set_orders(&self, orders: ConfigureRequest) {
+        *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(orders);
+    }
+
+    /// Has all sessions go on in the worker's next process. False if there is nothing
+    /// to keep them meanwhile, or the worker is to be drained instead.
+    async fn leave_to_next_process(self: &Arc<Self>) -> bool {
+        match job::store_size().await {
+            // The sessions, and whose turn it is.
+            Ok(size) if size >= 2 => {}
+            Ok(_) => {
+                tracing::warn!("FileDescriptorStoreMax= has no room for sessions: they end");
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "nobody keeps sessions for the next process: they end");
+                return false;
+            }
+        }
+        self.registry.begin_to_leave();
+        notify::status(&service::summary(self));
+        let within = self.restart_within();
+        let more_time = tokio::spawn(tokio::time::timeout(
+            within + LAST_CHECKPOINTS,
+            notify::take_time(),
+        ));
+        let draining = async {
+            let mut standing = self.registry.standing();
+            let _ = standing.wait_for(|standing| standing.draining).await;
+        };
+        let at_rest = tokio::select! {
+            () = barrier::raise(self, within) => true,
+            () = turn::given_up() => false,
+            () = draining => false,
+        };
+        let mut left = false;
+        if at_rest {
+            notify::stopping("leaving sessions to the next process");
+            barrier::freeze(self).await;
+            let worker = self.clone();
+            let leaving = tokio::task::spawn_blocking(move || frozen::leave(&worker));
+            left = leaving.await.unwrap_or(false);
+            self.databases.close().await;
+        } else {
+            barrier::lower(self);
+        }
+        more_time.abort();
+        left
     }
 
     /// Sessions that are offered before would not have the timeouts of the others.
@@ -265,6 +368,11 @@ impl Worker {
         self.registry.finish_drain();
         cut_short
     }
+}
+
+/// A duration in which 0 stands for none.
+fn some_time(milliseconds: u64) -> Option<Duration> {
+    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
 }
 
 /// Stops the statement that a session is running; returns when it has stopped.

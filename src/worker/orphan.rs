@@ -48,6 +48,11 @@ impl Attendance {
         self.state.send_modify(|state| state.patience = patience);
     }
 
+    /// Whether somebody listens.
+    pub(super) fn is_attended(&self) -> bool {
+        self.state.borrow().listeners > 0
+    }
+
     /// Somebody begins to listen.
     pub(super) fn attend(&self) -> Listening<'_> {
         self.state.send_modify(|state| state.listeners += 1);

@@ -1,10 +1,14 @@
 //! Who is here: every session of this worker by its backend id.
 
+mod hold;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::{Notify, mpsc, watch};
+
+pub(super) use hold::{Hold, InTheWay, Rest, Resting, Standing};
 
 use crate::proto::{Asker, LiveSession};
 use crate::session::{Activity, Handle};
@@ -15,6 +19,10 @@ pub(super) struct Registry {
     sessions: Mutex<Sessions>,
     /// Changes with every event that a health report tells of.
     events: watch::Sender<State>,
+    /// What parked sessions wait for: it changes rarely, or all of them would be
+    /// woken by each other.
+    standing: watch::Sender<Standing>,
+    resting: watch::Sender<Resting>,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +30,8 @@ struct Sessions {
     by_id: HashMap<i32, Entry>,
     /// Those who are told which sessions end.
     followers: Vec<mpsc::UnboundedSender<Change>>,
+    /// Nobody is to be told of their end any more.
+    left_to_next: bool,
 }
 
 /// What followers are told.
@@ -41,6 +51,7 @@ struct Entry {
     handle: Option<Arc<Handle>>,
     /// Wakes it when it is idle.
     wake: Arc<Notify>,
+    rest: Rest,
 }
 
 /// A session as another one sees it.
@@ -81,6 +92,7 @@ struct State {
     serial: u64,
     sessions: usize,
     waiting: bool,
+    leaving: bool,
     draining: bool,
     drained: bool,
 }
@@ -99,6 +111,8 @@ impl Default for Registry {
         Registry {
             sessions: Mutex::default(),
             events: watch::Sender::new(State::default()),
+            standing: watch::Sender::default(),
+            resting: watch::Sender::default(),
         }
     }
 }
@@ -122,6 +136,7 @@ impl Registry {
             admin: false,
             handle: None,
             wake: wake.clone(),
+            rest: Rest::Busy,
         };
         sessions.by_id.insert(backend_id, entry);
         self.changed(&sessions);
@@ -273,6 +288,19 @@ impl Registry {
         self.events.borrow().waiting
     }
 
+    /// It is its turn, and it stops when its sessions are at rest.
+    pub(super) fn begin_to_leave(&self) {
+        self.events.send_modify(|state| {
+            state.waiting = false;
+            state.leaving = true;
+            state.serial += 1;
+        });
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.events.borrow().leaving
+    }
+
     /// No session may come in any more; returns those that are here.
     pub(super) fn begin_drain(&self) -> Vec<Arc<Handle>> {
         let sessions = self.lock();
@@ -280,6 +308,7 @@ impl Registry {
             state.draining = true;
             state.serial += 1;
         });
+        self.standing.send_modify(|standing| standing.draining = true);
         sessions.handles().cloned().collect()
     }
 
@@ -290,11 +319,6 @@ impl Registry {
 
     pub(super) fn is_draining(&self) -> bool {
         self.events.borrow().draining
-    }
-
-    /// Returns when a drain has begun.
-    pub(super) async fn draining(&self) {
-        let _ = self.events.subscribe().wait_for(|state| state.draining).await;
     }
 
     /// Returns when a drain that was asked for is over.
@@ -325,6 +349,7 @@ impl Registry {
             state.sessions = sessions.by_id.len();
             state.serial += 1;
         });
+        self.count_sessions(sessions);
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
@@ -348,6 +373,7 @@ impl Place {
         if self.registry.is_draining() {
             handle.end();
         }
+        self.registry.hold_new(&handle);
         if let Some(entry) = sessions.by_id.get_mut(&self.backend_id) {
             entry.handle = Some(handle);
             entry.admin = admin;
@@ -364,9 +390,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut sessions = self.registry.lock();
-        sessions.by_id.remove(&self.backend_id);
+        if let Some(entry) = sessions.by_id.remove(&self.backend_id) {
+            self.registry.count_rest(entry.rest, Rest::Busy);
+        }
         let id = self.backend_id;
-        sessions.tell(&Change::Ended(id));
+        if !sessions.left_to_next {
+            sessions.tell(&Change::Ended(id));
+        }
         self.registry.changed(&sessions);
     }
 }

@@ -16,14 +16,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::registry::Change;
 use super::remote::Settings;
-use super::{Worker, memory, stop_statement};
+use super::{Worker, memory, some_time, stop_statement};
 use crate::engine::Signal;
 use crate::proto::inquiry::Matter;
 use crate::proto::worker_server::{Worker as Service, WorkerServer};
 use crate::proto::{
     Answer, CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, Findings,
-    HealthRequest, Inquiry, LiveSession, MetricsReply, MetricsRequest, Question, Report, ShutdownReply,
-    ShutdownRequest,
+    HealthRequest, Inquiry, LeaveReply, LeaveRequest, LiveSession, MetricsReply, MetricsRequest, Pinned,
+    Question, Report, ShutdownReply, ShutdownRequest,
 };
 use crate::session::{Stop, Timeouts};
 
@@ -76,12 +76,72 @@ fn report(worker: &Worker, snapshot: bool, live: Vec<LiveSession>, ended: Vec<i3
         ended,
         hung: worker.probe.hung().unwrap_or_default(),
         waiting: worker.registry.is_waiting(),
+        leaving: worker.registry.is_leaving(),
+        frozen: worker.registry.resting_now().frozen as u32,
+        to_give_away: worker.exit.left() as u32,
+        pinned: match worker.registry.is_leaving() {
+            true => pinned(worker),
+            false => Vec::new(),
+        },
     }
 }
 
-/// A duration in which 0 stands for none.
-fn some_time(milliseconds: u64) -> Option<Duration> {
-    (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+fn pinned(worker: &Worker) -> Vec<Pinned> {
+    let reasons = worker.registry.in_the_way(Duration::ZERO).by_reason();
+    let pinned = reasons.into_iter().map(|(reason, sessions)| Pinned {
+        reason: reason.to_owned(),
+        sessions: sessions as u32,
+    });
+    pinned.filter(|pinned| pinned.sessions > 0).collect()
+}
+
+/// What the worker goes by from now on.
+pub(super) fn go_by(worker: &Arc<Worker>, request: ConfigureRequest) {
+    worker.set_orders(request.clone());
+    // A child's arguments are the configuration of the day; those of a unit are
+    // what somebody has said about this very worker.
+    let memory_limit = match request.memory_limit_bytes {
+        0 => worker
+            .memory_limit
+            .filter(|_| request.own_group)
+            .or_else(|| memory::budget(request.worker_count, request.own_group)),
+        bytes => Some(bytes),
+    };
+    let threads = match request.threads {
+        0 => worker.threads.filter(|_| request.own_group),
+        threads => Some(threads as usize),
+    };
+    let remote = request.remote.map(|remote| Settings::read(remote, worker));
+    worker
+        .databases
+        .configure(some_time(request.database_idle_milliseconds), |options| {
+            options.memory_limit = memory_limit;
+            options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
+            options.threads = threads;
+            if let Some(remote) = &remote {
+                options.extensions.clone_from(&remote.extensions);
+                options
+                    .extension_directory
+                    .clone_from(&remote.extension_directory);
+                options.file_access = remote.file_access.to_vec();
+            }
+        });
+    if let Some(remote) = remote {
+        worker.policy.set_file_access(remote.file_access);
+        if let Err(error) = worker.query_log.configure(&remote.query_log) {
+            tracing::error!(%error, "the query log cannot be written as configured");
+        }
+    }
+    worker.probe.configure(some_time(request.hang_milliseconds));
+    worker
+        .attendance
+        .configure(some_time(request.orphan_milliseconds));
+    worker.policy.set_timeouts(Timeouts {
+        statement: some_time(request.statement_timeout_milliseconds),
+        idle_session: some_time(request.idle_session_timeout_milliseconds),
+        idle_in_transaction: some_time(request.idle_in_transaction_session_timeout_milliseconds),
+    });
+    worker.configured.send_replace(true);
 }
 
 #[tonic::async_trait]
@@ -93,55 +153,7 @@ impl Service for Management {
         &self,
         request: Request<ConfigureRequest>,
     ) -> Result<Response<ConfigureReply>, Status> {
-        let request = request.into_inner();
-        let worker = &self.worker;
-        // A child's arguments are the configuration of the day; those of a unit are
-        // what somebody has said about this very worker.
-        let memory_limit = match request.memory_limit_bytes {
-            0 => worker
-                .memory_limit
-                .filter(|_| request.own_group)
-                .or_else(|| memory::budget(request.worker_count, request.own_group)),
-            bytes => Some(bytes),
-        };
-        let threads = match request.threads {
-            0 => worker.threads.filter(|_| request.own_group),
-            threads => Some(threads as usize),
-        };
-        let remote = request.remote.map(|remote| Settings::read(remote, worker));
-        worker
-            .databases
-            .configure(some_time(request.database_idle_milliseconds), |options| {
-                options.memory_limit = memory_limit;
-                options.temp_quota = (request.temp_quota_bytes > 0).then_some(request.temp_quota_bytes);
-                options.threads = threads;
-                if let Some(remote) = &remote {
-                    options.extensions.clone_from(&remote.extensions);
-                    options
-                        .extension_directory
-                        .clone_from(&remote.extension_directory);
-                    options.file_access = remote.file_access.to_vec();
-                }
-            });
-        if let Some(remote) = remote {
-            worker.policy.set_file_access(remote.file_access);
-            if let Err(error) = worker.query_log.configure(&remote.query_log) {
-                tracing::error!(%error, "the query log cannot be written as configured");
-            }
-        }
-        if request.drain_milliseconds > 0 {
-            worker.set_grace(Duration::from_millis(request.drain_milliseconds));
-        }
-        worker.probe.configure(some_time(request.hang_milliseconds));
-        worker
-            .attendance
-            .configure(some_time(request.orphan_milliseconds));
-        worker.policy.set_timeouts(Timeouts {
-            statement: some_time(request.statement_timeout_milliseconds),
-            idle_session: some_time(request.idle_session_timeout_milliseconds),
-            idle_in_transaction: some_time(request.idle_in_transaction_session_timeout_milliseconds),
-        });
-        worker.configured.send_replace(true);
+        go_by(&self.worker, request.into_inner());
         Ok(Response::new(ConfigureReply {}))
     }
 
@@ -202,6 +214,11 @@ impl Service for Management {
         Ok(Response::new(DrainReply { cut_short }))
     }
 
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        self.worker.exit.order();
+        Ok(Response::new(LeaveReply {}))
+    }
+
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {
         let worker = self.worker.clone();
         tokio::spawn(async move { worker.drain(Duration::ZERO).await });
@@ -220,6 +237,8 @@ impl Service for Management {
             bytes_sent: counters.bytes_sent(),
             resident_bytes: crate::process::resident_bytes(std::process::id()).unwrap_or_default(),
             uptime_seconds: crate::process::age(*START_TIME).unwrap_or_default().as_secs(),
+            pause_seconds: Some(self.worker.freezer.pauses()),
+            pinned: pinned(&self.worker),
         }))
     }
 

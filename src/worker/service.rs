@@ -45,9 +45,15 @@ pub(super) fn summary(worker: &Worker) -> String {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     };
-    let waiting = match worker.registry.is_waiting() {
-        true => "waiting for its turn to restart; ",
-        false => "",
+    let waiting = if worker.registry.is_waiting() {
+        "waiting for its turn to restart; ".to_owned()
+    } else if worker.registry.is_leaving() {
+        match worker.registry.in_the_way(Duration::ZERO) {
+            nobody if nobody.is_empty() => "restarting; ".to_owned(),
+            found => format!("restarting, waits for sessions: {found}; "),
+        }
+    } else {
+        String::new()
     };
     format!(
         "{waiting}{}, {} open",

@@ -25,20 +25,22 @@ pub(super) const NAME: &str = "turn";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits until this worker may stop; calls `waiting` if there is something to wait for.
-pub(super) async fn wait(lock: &Path, waiting: impl FnOnce()) {
+/// True if it is to come back.
+pub(super) async fn wait(lock: &Path, waiting: impl FnOnce()) -> bool {
     match job::is_restart().await {
         Ok(true) => {}
-        Ok(false) => return,
+        Ok(false) => return false,
         Err(error) => {
-            return tracing::warn!("systemd cannot be asked for the job, so no turn is waited for: {error}");
+            tracing::warn!("systemd cannot be asked for the job, so no turn is waited for: {error}");
+            return false;
         }
     }
     waiting();
     tracing::info!("waiting for its turn to restart");
     let taken = tokio::select! {
         taken = take(lock) => taken,
-        () = notify::take_time() => return,
-        () = given_up() => return tracing::info!("no longer to be restarted, but stopped"),
+        () = notify::take_time() => return false,
+        () = given_up() => return false,
     };
     let kept = taken.and_then(|turn| fdstore::keep(NAME, turn.as_fd()));
     match kept {
@@ -51,6 +53,7 @@ pub(super) async fn wait(lock: &Path, waiting: impl FnOnce()) {
         }
         Err(error) => tracing::warn!(%error, "the turn cannot be taken; not waiting for it"),
     }
+    true
 }
 
 /// How long systemd may take to look at what it was sent.
@@ -73,10 +76,11 @@ async fn take(lock: &Path) -> io::Result<File> {
 }
 
 /// Comes back when the job has become another than a restart.
-async fn given_up() {
+pub(super) async fn given_up() {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if let Ok(false) = job::is_restart().await {
+            tracing::info!("no longer to be restarted, but stopped");
             return;
         }
     }

@@ -154,6 +154,23 @@ impl Session {
         self.try_send(bytes).unwrap();
     }
 
+    /// Sends bytes over TLS, the first `cut` of what goes over the network before
+    /// `between` and the rest behind it.
+    #[track_caller]
+    pub fn send_in_two(&mut self, bytes: &[u8], cut: usize, between: impl FnOnce()) {
+        let Road::Tls(stream) = &mut self.road else {
+            panic!("not TLS")
+        };
+        stream.conn.writer().write_all(bytes).unwrap();
+        let mut records = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut records).unwrap();
+        }
+        stream.sock.write_all(&records[..cut]).unwrap();
+        between();
+        stream.sock.write_all(&records[cut..]).unwrap();
+    }
+
     /// Sends bytes to a server that may have hung up.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.road.write_all(bytes)?;

@@ -8,6 +8,7 @@
 //! lives       what survives the restart and death of which process
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
+//! survival    sessions that go on in the next process of their worker
 //! trial       all of it, under load
 //! ```
 //!
@@ -29,5 +30,6 @@ mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod survival;
 mod trial;
 mod units;

@@ -15,7 +15,7 @@ const WORKERS: [u32; 3] = [1, 2, 3];
 
 on_each_release!(
     a_rolling_restart_takes_one_worker_at_a_time,
-    sessions_end_only_when_it_is_their_workers_turn,
+    workers_serve_until_it_is_their_turn,
     clients_connect_all_the_time,
     a_broken_version_stops_the_roll_at_the_first_worker,
     a_stop_waits_for_no_turn,
@@ -80,47 +80,36 @@ fn a_rolling_restart_takes_one_worker_at_a_time(mut machine: Machine) {
     }
 }
 
-fn sessions_end_only_when_it_is_their_workers_turn(mut machine: Machine) {
-    three(&mut machine);
+fn workers_serve_until_it_is_their_turn(mut machine: Machine) {
+    let before = three(&mut machine);
     let mut sessions: BTreeMap<u32, _> = ["u0", "u1", "u2"]
         .map(|user| machine.connect(user))
         .map(|session| (session.worker(), session))
         .into();
-    // Busy, the first one holds up the others.
+    // In a transaction, the first one holds up the others.
     let mut busy = machine.connect("u0");
     let first = busy.worker();
-    busy.send(&crate::support::message::query(
-        "select count(*) from range(12000) a(i), range(12000) b(j) where (a.i * b.j) % 7 = 1",
-    ));
-    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%range(12000)%' and query not like '%pg_stat%'";
-    let own = sessions.get_mut(&first).unwrap();
-    eventually("the statement runs", || {
-        (own.rows(running) == ["1"]).then_some(())
-    });
+    busy.execute("begin");
     machine.systemctl(&["restart", "--no-block", &unit(first)]);
-    assert_eq!(
-        sessions.remove(&first).unwrap().last_words(),
-        ["Error FATAL 57P01"]
-    );
-    // It has the turn and drains; the others wait, and serve.
+    eventually("it waits for the transaction", || {
+        let status = machine.property(&unit(first), "StatusText");
+        status.contains("1 in a transaction").then_some(())
+    });
     machine.systemctl(&["restart", "--no-block", ALL]);
-    for id in WORKERS.iter().filter(|id| **id != first) {
-        eventually("it waits", || {
-            (machine.property(&unit(*id), "ActiveState") == "deactivating").then_some(())
-        });
-    }
-    let process = machine.main_process(&unit(first));
+    let others = || WORKERS.iter().filter(|id| **id != first);
+    others().for_each(|id| waits(&machine, *id));
     for session in sessions.values_mut() {
         assert_eq!(session.rows("select 40 + 2"), ["42"]);
     }
-    assert_eq!(
-        machine.main_process(&unit(first)),
-        process,
-        "the others served while it drained"
-    );
-    for mut session in sessions.into_values() {
-        assert_eq!(session.last_words(), ["Error FATAL 57P01"]);
+    assert_eq!(processes(&machine), before, "all of them have served");
+    busy.execute("commit");
+    for id in WORKERS {
+        another_process(&machine, &unit(id), before[id as usize - 1]);
     }
+    for session in sessions.values_mut() {
+        assert_eq!(session.rows("select 40 + 2"), ["42"]);
+    }
+    assert_eq!(busy.rows("select 40 + 2"), ["42"]);
 }
 
 /// To every database, whichever worker has it and is on its way.

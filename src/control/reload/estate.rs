@@ -18,6 +18,7 @@ use crate::control::data_dir::DataDir;
 use crate::control::doors::{CLIENT_NAMES, Doors, METRICS_NAMES, UNIX_NAME};
 use crate::control::listen::UnixSocket;
 use crate::control::sockets::Listening;
+use crate::control::store::Store;
 use crate::control::workers::{self, Workers};
 use crate::proto::passed::What;
 use crate::proto::{FromPredecessor, Offer, Passed, from_predecessor};
@@ -88,6 +89,7 @@ impl Estate {
                 What::Control => estate.control = Some(fd),
                 What::WorkerHandoff => handoffs.push((worker, fd)),
                 What::WorkerRpc => rpcs.push((worker, fd)),
+                What::WorkerNotify => drop(estate.workers.notify.insert(worker, fd)),
                 // Of a later version, which gets along without our taking it.
                 What::Unspecified => {}
             }
@@ -129,7 +131,7 @@ pub(super) async fn offer(
     workers: &Workers,
 ) -> io::Result<()> {
     let sockets = workers.sockets();
-    let mut all = belongings(doors, data_dir, &sockets);
+    let mut all = belongings(doors, data_dir, &sockets, workers.stores());
     let workers = workers.pool.workers();
     let workers: Vec<u32> = workers.iter().map(|worker| worker.id.into()).collect();
     loop {
@@ -157,6 +159,7 @@ fn belongings<'a>(
     doors: &'a Doors,
     data_dir: &'a DataDir,
     workers: &'a [(u16, Arc<Listening>)],
+    stores: &'a [(u16, Arc<Store>)],
 ) -> Vec<(Passed, BorrowedFd<'a>)> {
     let about = |what| Passed {
         what: what as i32,
@@ -187,13 +190,16 @@ fn belongings<'a>(
     if let Some((listener, _)) = &doors.metrics {
         all.push((about(What::Metrics), listener.as_fd()));
     }
+    let of_worker = |what, worker: u16| Passed {
+        worker: worker.into(),
+        ..about(what)
+    };
     for (worker, sockets) in workers {
-        let of_worker = |what| Passed {
-            worker: (*worker).into(),
-            ..about(what)
-        };
-        all.push((of_worker(What::WorkerHandoff), sockets.handoff.as_fd()));
-        all.push((of_worker(What::WorkerRpc), sockets.rpc.as_fd()));
+        all.push((of_worker(What::WorkerHandoff, *worker), sockets.handoff.as_fd()));
+        all.push((of_worker(What::WorkerRpc, *worker), sockets.rpc.as_fd()));
+    }
+    for (worker, store) in stores {
+        all.push((of_worker(What::WorkerNotify, *worker), store.as_fd()));
     }
     all
 }

@@ -29,7 +29,7 @@ pub use successor::{Post, Predecessor};
 
 /// The form of the conversation, and of the state that is carried over. Raised
 /// when a version without the knowledge of a field would do harm.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Takes requests for a reload, one at a time.
 #[derive(Clone)]

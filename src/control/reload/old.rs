@@ -12,14 +12,15 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use super::channel::{self, Channel};
+use super::channel::{self, Channel, MOST_DESCRIPTORS};
 use super::program::Program;
 use super::successor::VARIABLE;
 use super::{Request, estate, state};
 use crate::control::process::Process;
 use crate::control::serve::Server;
+use crate::control::store::Kept;
 use crate::proto::{
-    CarriedState, FromPredecessor, FromSuccessor, Go, Late, ReloadReply, from_predecessor,
+    self, CarriedState, FromPredecessor, FromSuccessor, Go, Late, ReloadReply, from_predecessor,
     from_successor::Word,
 };
 use crate::systemd::notify;
@@ -164,7 +165,7 @@ impl Starting {
             return Err(self.ended().await);
         };
         for pidfd in descriptors {
-            self.process = Some(Process::of_pidfd(pidfd)?);
+            self.process = Some(Process::of_pidfd(hello.process_id, pidfd)?);
         }
         self.reply = ReloadReply {
             process_id: hello.process_id,
@@ -214,7 +215,13 @@ impl Starting {
         server.roster.pause();
         let when = Instant::now();
         let carried = state::gather(server.limits(), &server.workers.pool, None);
-        if let Err(error) = self.pass_on(&carried).await {
+        let kept: Vec<(u16, Kept)> = server
+            .workers
+            .stores()
+            .iter()
+            .flat_map(|(id, store)| store.kept().into_iter().map(|kept| (*id, kept)))
+            .collect();
+        if let Err(error) = self.pass_on(&carried, &kept).await {
             self.kill().await;
             server.roster.begin();
             // Others may have been told of the other one.
@@ -223,6 +230,10 @@ impl Starting {
                 debug!(%error, "the lock of the data directory names another process");
             }
             return Err(error);
+        }
+        // What it has now, clients and leases, must not be held open here.
+        for (_, store) in server.workers.stores() {
+            store.close();
         }
         // It goes on without us, also if it is our child.
         std::mem::forget(self.child.take());
@@ -241,16 +252,37 @@ impl Starting {
         })
     }
 
-    async fn pass_on(&mut self, carried: &CarriedState) -> Result<(), ReloadError> {
+    async fn pass_on(&mut self, carried: &CarriedState, kept: &[(u16, Kept)]) -> Result<(), ReloadError> {
         let memfd = state::write(carried)?;
         notify::main_process(self.reply.process_id);
-        let go = FromPredecessor {
-            word: Some(from_predecessor::Word::Go(Go {})),
-        };
-        self.channel
-            .send(&go, &[memfd.as_fd()])
-            .await
-            .map_err(|_| ReloadError::Lost)?;
+        let (mut rest, mut memfd) = (kept, Some(memfd));
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(MOST_DESCRIPTORS - 1));
+            rest = later;
+            let go = Go {
+                kept: now
+                    .iter()
+                    .map(|(worker, kept)| proto::Kept {
+                        worker: (*worker).into(),
+                        name: kept.name().to_owned(),
+                    })
+                    .collect(),
+                more: !rest.is_empty(),
+            };
+            let state = memfd.take();
+            let descriptors = state.as_ref().map(AsFd::as_fd).into_iter();
+            let descriptors: Vec<_> = descriptors
+                .chain(now.iter().map(|(_, kept)| kept.as_fd()))
+                .collect();
+            let go = FromPredecessor {
+                word: Some(from_predecessor::Word::Go(go)),
+            };
+            let sent = tokio::time::timeout(SERVING_WITHIN, self.channel.send(&go, &descriptors)).await;
+            sent.ok().and_then(Result::ok).ok_or(ReloadError::Lost)?;
+            if rest.is_empty() {
+                break;
+            }
+        }
         match tokio::time::timeout(SERVING_WITHIN, self.hear()).await {
             Ok(Ok(Some(Word::Serving(_)))) => Ok(()),
             _ => Err(ReloadError::Lost),

@@ -14,6 +14,7 @@ use super::{FORM, state};
 use crate::control::error::StartError;
 use crate::control::limits::Limits;
 use crate::control::pool::Pool;
+use crate::control::workers::Workers;
 use crate::proto::{
     Failed, FromPredecessor, FromSuccessor, Hello, Ready, Serving, from_predecessor::Word, from_successor,
 };
@@ -128,19 +129,30 @@ impl Post {
 
     /// All that can fail has been done: returns when the predecessor has stopped
     /// accepting, and what it has counted is counted here.
-    pub async fn take(&self, limits: &Limits, pool: &Pool) -> Result<(), StartError> {
+    pub async fn take(&self, limits: &Limits, workers: &Workers) -> Result<(), StartError> {
         self.say(from_successor::Word::Ready(Ready {})).await?;
-        match self.channel.receive::<FromPredecessor>().await {
-            Ok(Some((
+        loop {
+            let Ok(Some((
                 FromPredecessor {
-                    word: Some(Word::Go(_)),
+                    word: Some(Word::Go(go)),
                 },
-                descriptors,
-            ))) => {
-                count(descriptors, limits, pool);
-                Ok(())
+                mut descriptors,
+            ))) = self.channel.receive::<FromPredecessor>().await
+            else {
+                return Err(StartError::GivenUp);
+            };
+            let state = descriptors.len().saturating_sub(go.kept.len());
+            let kept = descriptors.split_off(state);
+            count(descriptors, limits, &workers.pool);
+            for (about, fd) in go.kept.into_iter().zip(kept) {
+                let of = |id: u16| u32::from(id) == about.worker;
+                if let Some((_, store)) = workers.stores().iter().find(|(id, _)| of(*id)) {
+                    store.take_over([(about.name, fd)]);
+                }
             }
-            _ => Err(StartError::GivenUp),
+            if !go.more {
+                return Ok(());
+            }
         }
     }
 

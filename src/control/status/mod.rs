@@ -1,5 +1,5 @@
-//! `duckgres status` and `duckgres reload`: what the server is doing, and to be
-//! another, asked over a Unix socket in the data directory.
+//! `duckgres status`, `duckgres reload` and `duckgres restart-workers`: what the server is
+//! doing, and to be another, asked over a Unix socket in the data directory.
 //!
 //! The socket has mode 0600, and whoever connects is looked at as well
 //! (SO_PEERCRED): the server's own user and root are answered, nobody else.
@@ -23,18 +23,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
-pub use show::{Ask, StatusError, reload, show};
+pub use show::{Ask, StatusError, reload, restart_workers, show};
 
 use super::data_dir::private_directory;
 use super::duty::Duty;
 use super::error::StartError;
 use super::observe::Observer;
 use super::reload;
+use super::restart::Bell;
 use super::sockets::address;
 use crate::proto::control_server::{Control, ControlServer};
 use crate::proto::{
-    BanStatus, DatabaseStatus, ReloadReply, ReloadRequest, StatusReply, StatusRequest, UserStatus,
-    WorkerStatus,
+    BanStatus, DatabaseStatus, ReloadReply, ReloadRequest, RestartWorkersRequest, StatusReply, StatusRequest,
+    UserStatus, WorkerRestarted, WorkerStatus,
 };
 
 const NAME: &str = "control.sock";
@@ -88,7 +89,7 @@ impl ControlSocket {
     }
 
     /// Answers while this process is on duty, until the runtime ends.
-    pub fn serve(&mut self, observer: Arc<Observer>, reloads: reload::Desk, duty: Duty) {
+    pub fn serve(&mut self, observer: Arc<Observer>, reloads: reload::Desk, bells: Vec<Bell>, duty: Duty) {
         let (connections, incoming) = mpsc::channel(1);
         tokio::spawn(accept(self.listener.clone(), connections, duty));
         let allowed = [0, geteuid().as_raw()];
@@ -100,7 +101,12 @@ impl ControlSocket {
         });
         let (finish, finished) = oneshot::channel();
         let server = tonic::transport::Server::builder()
-            .add_service(ControlServer::new(Answers { observer, reloads }))
+            .add_service(ControlServer::new(Answers {
+                observer,
+                reloads,
+                bells,
+                rolling: Arc::default(),
+            }))
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = finished.await;
             });
@@ -180,6 +186,10 @@ fn listen(run: &Path) -> std::io::Result<UnixListener> {
 struct Answers {
     observer: Arc<Observer>,
     reloads: reload::Desk,
+    /// Of the workers that may be restarted here.
+    bells: Vec<Bell>,
+    /// Held by who restarts them.
+    rolling: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[tonic::async_trait]
@@ -193,6 +203,41 @@ impl Control for Answers {
             Ok(reply) => Ok(Response::new(reply)),
             Err(reason) => Err(Status::failed_precondition(reason)),
         }
+    }
+
+    type RestartWorkersStream = ReceiverStream<Result<WorkerRestarted, Status>>;
+
+    async fn restart_workers(
+        &self,
+        _: Request<RestartWorkersRequest>,
+    ) -> Result<Response<Self::RestartWorkersStream>, Status> {
+        let refuse = |why: &str| Err(Status::failed_precondition(why));
+        if self.bells.is_empty() {
+            return refuse("the workers are systemd's: systemctl restart 'duckgres-worker@*.service'");
+        }
+        let Ok(turn) = self.rolling.clone().try_lock_owned() else {
+            return refuse("they are being restarted already");
+        };
+        let (progress, shown) = mpsc::channel(1);
+        let bells = self.bells.clone();
+        tokio::spawn(async move {
+            let _turn = turn;
+            for bell in bells {
+                let restarted = bell.ring().await.map(|restarted| WorkerRestarted {
+                    worker: restarted.worker.into(),
+                    process_id: restarted.process,
+                    sessions: restarted.sessions,
+                    milliseconds: u32::try_from(restarted.took.as_millis()).unwrap_or(u32::MAX),
+                });
+                let restarted = restarted
+                    .map_err(|error| Status::failed_precondition(format!("worker {}: {error}", bell.worker)));
+                let failed = restarted.is_err();
+                if progress.send(restarted).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(shown)))
     }
 }
 
@@ -225,6 +270,9 @@ async fn status(observer: &Observer) -> StatusReply {
             .map(|report| report.open_databases.len() as u32),
         resident_bytes: seen.resident_bytes(),
         restarts: seen.worker.tally.restarts(),
+        frozen_sessions: seen.frozen(),
+        moved_sessions: seen.worker.tally.moved_sessions(),
+        in_the_way: seen.in_the_way(),
     });
     let bans = observer.limits.banned().into_iter().map(|ban| BanStatus {
         network: ban.network.to_string(),

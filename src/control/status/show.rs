@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::super::sockets::address;
 use super::{NAME, table};
 use crate::proto::control_client::ControlClient;
-use crate::proto::{ReloadReply, ReloadRequest, StatusReply, StatusRequest};
+use crate::proto::{ReloadReply, ReloadRequest, RestartWorkersRequest, StatusReply, StatusRequest};
 
 /// Longer than the control plane waits for its workers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -57,8 +57,11 @@ pub enum StatusError {
     /// The server goes on as before.
     #[error("the reload has failed, and the server goes on as before: {0}")]
     NotReloaded(String),
+    /// A worker is not back, or none was restarted.
+    #[error("the restart has failed: {0}")]
+    NotRestarted(String),
     /// It has ended meanwhile, or was told to.
-    #[error("the duckgres on the data directory {} has ended during the reload: see its log", .0.display())]
+    #[error("the duckgres on the data directory {} has ended meanwhile: see its log", .0.display())]
     Lost(PathBuf),
     /// Something of the operating system's.
     #[error("the duckgres on the data directory {} cannot be asked: {source}", path.display())]
@@ -144,6 +147,38 @@ pub async fn reload(data_dir: &Path) -> Result<(), StatusError> {
         });
     let ReloadReply { process_id, version } = reply?.into_inner();
     say(&format!("duckgres {version} serves, process {process_id}\n"));
+    Ok(())
+}
+
+/// Has the workers of the server on that data directory restarted, one after the other,
+/// and says so of each. Sessions go on in the next process.
+///
+/// # Errors
+/// A worker did not come back; those after it go on as they are. Or the workers are
+/// systemd's.
+pub async fn restart_workers(data_dir: &Path) -> Result<(), StatusError> {
+    let failed = |status: tonic::Status| match status.code() {
+        tonic::Code::FailedPrecondition => StatusError::NotRestarted(status.message().to_owned()),
+        tonic::Code::Unimplemented => {
+            StatusError::NotRestarted("it is too old for that: duckgres reload".to_owned())
+        }
+        _ => StatusError::Lost(data_dir.to_path_buf()),
+    };
+    let mut control = client(data_dir).await?;
+    let restarts = control.restart_workers(RestartWorkersRequest {}).await;
+    let mut restarts = restarts.map_err(failed)?.into_inner();
+    while let Some(one) = restarts.message().await.map_err(failed)? {
+        let sessions = match one.sessions {
+            1 => "1 session".to_owned(),
+            sessions => format!("{sessions} sessions"),
+        };
+        say(&format!(
+            "worker {} restarted in {:.2} s, process {}, {sessions}\n",
+            one.worker,
+            f64::from(one.milliseconds) / 1000.0,
+            one.process_id,
+        ));
+    }
     Ok(())
 }
 

@@ -68,11 +68,16 @@ fn workers(status: &StatusReply) -> String {
         let engine = worker.engine_version.as_deref();
         vec![
             worker.id.to_string(),
-            worker.state.clone(),
+            match worker.in_the_way.as_str() {
+                "" => worker.state.clone(),
+                waits => format!("{}: {waits}", worker.state),
+            },
             or_unknown(worker.process_id, |id| id.to_string()),
             or_unknown(worker.uptime_seconds, duration),
             worker.sessions.to_string(),
             or_unknown(worker.pinned_sessions, |count| count.to_string()),
+            worker.frozen_sessions.to_string(),
+            worker.moved_sessions.to_string(),
             or_unknown(worker.databases, |count| count.to_string()),
             or_unknown(worker.resident_bytes, bytes),
             worker.restarts.to_string(),
@@ -90,6 +95,8 @@ fn workers(status: &StatusReply) -> String {
             "up",
             "sessions",
             "pinned",
+            "frozen",
+            "moved",
             "databases",
             "memory",
             "restarts",
@@ -198,7 +205,20 @@ mod tests {
             .collect();
         assert_eq!(
             cells,
-            ["3", "not answering", "-", "-", "0", "-", "-", "-", "0", "-"]
+            [
+                "3",
+                "not answering",
+                "-",
+                "-",
+                "0",
+                "-",
+                "0",
+                "0",
+                "-",
+                "-",
+                "0",
+                "-"
+            ]
         );
         assert!(!bare.contains("Users") && !bare.contains("Banned") && !bare.contains("metrics"));
 

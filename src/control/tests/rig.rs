@@ -38,7 +38,8 @@ use crate::handoff::{self, Reason, Session, SessionState};
 use crate::proto::worker_server::{self, WorkerServer};
 use crate::proto::{
     Answer, CancelReply, CancelRequest, ConfigureReply, ConfigureRequest, DrainReply, DrainRequest, Findings,
-    HealthRequest, Inquiry, MetricsReply, MetricsRequest, Question, Report, ShutdownReply, ShutdownRequest,
+    HealthRequest, Inquiry, LeaveReply, LeaveRequest, MetricsReply, MetricsRequest, Question, Report,
+    ShutdownReply, ShutdownRequest,
 };
 use crate::tls::Channel;
 
@@ -236,6 +237,8 @@ fn take_sessions(sockets: &Listening, choices: &Choices, sender: mpsc::Sender<Bo
                 .unwrap()
                 .receive(Duration::from_secs(5))
                 .await
+                .unwrap()
+                .offer()
                 .unwrap();
             if ambiguous {
                 drop(offer);
@@ -352,6 +355,10 @@ impl worker_server::Worker for Management {
 
     async fn configure(&self, _: Request<ConfigureRequest>) -> Result<Response<ConfigureReply>, Status> {
         Ok(Response::new(ConfigureReply {}))
+    }
+
+    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        Err(Status::unimplemented("as an older worker"))
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Result<Response<ShutdownReply>, Status> {

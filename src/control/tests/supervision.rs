@@ -1,5 +1,6 @@
 //! A worker's processes come and go; the worker stays.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -13,7 +14,9 @@ use super::rig::{Management, ledger, manage, worker};
 use crate::config::WorkerConfig;
 use crate::control::StartError;
 use crate::control::duty::Duty;
+use crate::control::restart::RestartError;
 use crate::control::sockets::WorkerSockets;
+use crate::control::store::{Budget, Store};
 use crate::control::supervise::{Program, Supervisor};
 use crate::proto::Report;
 
@@ -44,10 +47,12 @@ fn program(directory: &Path, body: &str) -> Program {
         control_user: None,
         turn: None,
     };
+    let sockets = WorkerSockets::at(&directory.join("worker-1")).unwrap();
     Program {
         path,
         config,
-        sockets: WorkerSockets::at(&directory.join("worker-1")).unwrap(),
+        store: Store::bind(&sockets.notify_path(), Budget::of_this_process()).unwrap(),
+        sockets,
         hang_timeout: Duration::ZERO,
         retiring: false,
         shared: false,
@@ -178,4 +183,74 @@ async fn a_worker_whose_duckdb_does_not_answer_is_killed_and_one_that_recovers_i
     report.send_modify(|report| report.hung = String::new());
     eventually("replaced", || pids(directory.path()).len() == 2).await;
     supervisor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_has_had_kept_comes_to_the_next_with_its_sockets() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["w".to_owned(), "w".repeat(120)] {
+        let directory = directory.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let passed = directory.join("passed");
+        let body = format!(
+            "echo $LISTEN_FDNAMES >> {0}\ntest -S $NOTIFY_SOCKET && echo heard >> {0}\nexec sleep 1000",
+            passed.display()
+        );
+        let mut program = program(&directory, &body);
+        let report = watch::Sender::new(Report {
+            worker_id: 1,
+            ..Report::default()
+        });
+        manage(
+            &program.sockets.bind().unwrap(),
+            Management {
+                report: report.subscribe(),
+                cancels: mpsc::channel().0,
+            },
+        );
+        let store = program.store.clone();
+        let worker = worker(&program.sockets, ledger());
+        let mut supervisor = Supervisor::start(program, worker, Duty::always()).await.unwrap();
+        let lines = || std::fs::read_to_string(&passed).unwrap_or_default();
+        eventually("started", || lines().lines().count() == 2).await;
+        let kept = || OwnedFd::from(tempfile::tempfile().unwrap());
+        store.take_over([("z".to_owned(), kept()), ("lease".to_owned(), kept())]);
+        kill(*pids(&directory).last().unwrap(), Signal::SIGKILL).unwrap();
+        eventually("restarted", || lines().lines().count() == 4).await;
+        let lines = lines();
+        assert_eq!(
+            lines.lines().collect::<Vec<_>>(),
+            ["handoff:rpc", "heard", "handoff:rpc:z:lease", "heard"]
+        );
+        supervisor.stop().await;
+        assert!(store.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_that_is_asked_for_is_over_when_the_next_process_serves_or_has_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = program(directory.path(), "exec sleep 1000");
+    let report = watch::Sender::new(Report {
+        worker_id: 1,
+        ..Report::default()
+    });
+    manage(
+        &program.sockets.bind().unwrap(),
+        Management {
+            report: report.subscribe(),
+            cancels: mpsc::channel().0,
+        },
+    );
+    let worker = worker(&program.sockets, ledger());
+    let mut supervisor = Supervisor::start(program, worker, Duty::always()).await.unwrap();
+    eventually("started", || pids(directory.path()).len() == 1).await;
+    let bell = supervisor.bell.clone();
+    let asked = tokio::spawn(async move { bell.ring().await });
+    eventually("restarted", || pids(directory.path()).len() == 2).await;
+    kill(pids(directory.path())[1], Signal::SIGKILL).unwrap();
+    assert_eq!(asked.await.unwrap(), Err(RestartError::Ended));
+    eventually("and again", || pids(directory.path()).len() == 3).await;
+    supervisor.stop().await;
+    assert_eq!(supervisor.bell.ring().await, Err(RestartError::NotOurs));
 }

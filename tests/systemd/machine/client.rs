@@ -5,7 +5,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustls::{SupportedProtocolVersion, version};
 
@@ -30,6 +31,14 @@ impl Machine {
                 .into(),
             certificate: self.etc("duckgres/server.crt"),
         }
+    }
+
+    /// A program of the host, in the machine's network.
+    pub fn command_in_network(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        let leader = self.leader().to_string();
+        command.args(["--target", &leader, "--net"]).arg(program);
+        command
     }
 
     /// Logged in over TCP, TLS and SCRAM, idle.

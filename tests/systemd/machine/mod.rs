@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub use client::Network;
+
 use crate::support::programs::{Output, run};
 use crate::support::{PATIENCE, eventually};
 

@@ -1,0 +1,217 @@
+//! What a session carries with it besides its beginning: the part of
+//! [`SessionState`](super::SessionState) that only sessions have which have run.
+
+use std::mem;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::state::{StateError, present};
+use crate::proto::{self, Setting};
+
+/// The format of [`Frozen`]. It goes up with every change that an older reader
+/// would misunderstand, which includes fields that it would leave out.
+pub const FROZEN_VERSION: u32 = 1;
+
+/// A session between two messages and outside of a transaction. Made by
+/// [`Session::freeze`](crate::session::Session::freeze).
+pub struct Frozen {
+    /// Parameters that differ from their defaults.
+    pub values: Vec<(String, String)>,
+    /// What RESET goes back to where that is not the default.
+    pub startup: Vec<(String, String)>,
+    /// Where DuckDB looks for names, in its own words, if anybody has said.
+    pub search_path: Option<String>,
+    /// The prepared statements, those of the protocol and those of SQL.
+    pub statements: Vec<FrozenStatement>,
+    /// What SET VARIABLE has set.
+    pub variables: Vec<FrozenVariable>,
+    /// Messages are passed over up to the next Sync.
+    pub skip_until_sync: bool,
+    /// Bytes for the socket that come before any others; over TLS, records.
+    pub unsent_output: Zeroizing<Vec<u8>>,
+    /// When the session began.
+    pub began: SystemTime,
+    /// When it was frozen.
+    pub frozen: SystemTime,
+    /// Since when it has been idle.
+    pub state_change: SystemTime,
+    /// The last statement, cut to what pg_stat_activity shows.
+    pub query: String,
+    /// When that began.
+    pub query_start: Option<SystemTime>,
+}
+
+/// A prepared statement without its plan.
+pub struct FrozenStatement {
+    /// Empty for the unnamed one.
+    pub name: String,
+    /// Its text.
+    pub sql: String,
+    /// The parameter types that the client declared; 0 is undeclared.
+    pub declared: Vec<u32>,
+    /// The scale of its numeric parameters.
+    pub numeric_scale: u8,
+    /// SHA-256 of the row by which the client may know it.
+    pub row: Option<[u8; 32]>,
+}
+
+/// A variable of SQL's.
+pub struct FrozenVariable {
+    /// Its name.
+    pub name: String,
+    /// Its type in SQL.
+    pub sql_type: String,
+    /// A text that is its value when cast to the type; `None` is NULL.
+    pub value: Option<String>,
+}
+
+/// Wipes what may hold a client's data; prost does not.
+pub(super) fn wipe(message: &mut proto::Frozen) {
+    message.unsent_output.zeroize();
+    message.statements.zeroize();
+    message.variables.zeroize();
+    message.query.zeroize();
+}
+
+impl Frozen {
+    pub(super) fn to_message(&self) -> proto::Frozen {
+        proto::Frozen {
+            version: FROZEN_VERSION,
+            values: settings(&self.values),
+            startup: settings(&self.startup),
+            search_path: self.search_path.clone(),
+            statements: self.statements.iter().map(FrozenStatement::encode).collect(),
+            variables: self.variables.iter().map(FrozenVariable::encode).collect(),
+            skip_until_sync: self.skip_until_sync,
+            unsent_output: self.unsent_output.to_vec(),
+            began: micros(self.began),
+            frozen: micros(self.frozen),
+            state_change: micros(self.state_change),
+            query: self.query.clone(),
+            query_start: self.query_start.map(micros),
+        }
+    }
+
+    /// Takes the message apart. Its version comes first: of another one, nothing
+    /// else can be judged.
+    pub(super) fn from_message(message: &mut proto::Frozen) -> Result<Frozen, StateError> {
+        if message.version != FROZEN_VERSION {
+            return Err(StateError::Version(message.version));
+        }
+        Ok(Frozen {
+            values: pairs(mem::take(&mut message.values))?,
+            startup: pairs(mem::take(&mut message.startup))?,
+            search_path: message.search_path.take(),
+            statements: decoded(&message.statements, FrozenStatement::decode)?,
+            variables: decoded(&message.variables, FrozenVariable::decode)?,
+            skip_until_sync: message.skip_until_sync,
+            unsent_output: Zeroizing::new(mem::take(&mut message.unsent_output)),
+            began: time(message.began),
+            frozen: time(message.frozen),
+            state_change: time(message.state_change),
+            query: mem::take(&mut message.query),
+            query_start: message.query_start.map(time),
+        })
+    }
+}
+
+/// Allocates once and no more than it needs: a vector that grows by doubling would
+/// take much for many empty messages.
+fn decoded<T>(
+    messages: &[Vec<u8>],
+    decode: impl Fn(&[u8]) -> Result<T, StateError>,
+) -> Result<Vec<T>, StateError> {
+    let mut all = Vec::with_capacity(messages.len());
+    for bytes in messages {
+        all.push(decode(bytes)?);
+    }
+    Ok(all)
+}
+
+impl FrozenStatement {
+    fn encode(&self) -> Vec<u8> {
+        proto::FrozenStatement {
+            name: self.name.clone(),
+            sql: self.sql.clone(),
+            declared: self.declared.clone(),
+            numeric_scale: self.numeric_scale.into(),
+            row: self.row.map_or_else(Vec::new, |row| row.to_vec()),
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<FrozenStatement, StateError> {
+        let message = proto::FrozenStatement::decode(bytes)?;
+        Ok(FrozenStatement {
+            name: message.name,
+            sql: message.sql,
+            declared: message.declared,
+            numeric_scale: u8::try_from(message.numeric_scale)
+                .ok()
+                .filter(|scale| *scale <= 38)
+                .ok_or(StateError::Field("scale of numbers"))?,
+            row: match &message.row[..] {
+                [] => None,
+                row => Some(
+                    row.try_into()
+                        .map_err(|_| StateError::Field("description of a row"))?,
+                ),
+            },
+        })
+    }
+}
+
+impl FrozenVariable {
+    fn encode(&self) -> Vec<u8> {
+        proto::FrozenVariable {
+            name: self.name.clone(),
+            r#type: self.sql_type.clone(),
+            value: self.value.clone(),
+        }
+        .encode_to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<FrozenVariable, StateError> {
+        let message = proto::FrozenVariable::decode(bytes)?;
+        Ok(FrozenVariable {
+            name: present(message.name, "variable")?,
+            sql_type: present(message.r#type, "variable")?,
+            value: message.value,
+        })
+    }
+}
+
+fn settings(pairs: &[(String, String)]) -> Vec<Setting> {
+    pairs
+        .iter()
+        .map(|(name, value)| Setting {
+            name: name.clone(),
+            value: value.clone(),
+        })
+        .collect()
+}
+
+pub(super) fn pairs(settings: Vec<Setting>) -> Result<Vec<(String, String)>, StateError> {
+    let mut pairs = Vec::with_capacity(settings.len());
+    for Setting { name, value } in settings {
+        // Both go into messages that end strings with a zero byte.
+        if value.contains('\0') {
+            return Err(StateError::Field("setting"));
+        }
+        pairs.push((present(name, "setting")?, value));
+    }
+    Ok(pairs)
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn time(micros: u64) -> SystemTime {
+    UNIX_EPOCH
+        .checked_add(Duration::from_micros(micros))
+        .unwrap_or(UNIX_EPOCH)
+}

@@ -1,0 +1,74 @@
+//! States of sessions that have run.
+
+use super::*;
+
+/// With something in every field.
+pub(super) fn some() -> Frozen {
+    let time = |seconds| std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+    Frozen {
+        values: vec![("my.own".to_owned(), "x".to_owned())],
+        startup: vec![("TimeZone".to_owned(), "UTC".to_owned())],
+        search_path: Some("main".to_owned()),
+        statements: vec![FrozenStatement {
+            name: String::new(),
+            sql: "select $1".to_owned(),
+            declared: vec![0, 1700],
+            numeric_scale: 10,
+            row: Some([5; 32]),
+        }],
+        variables: vec![FrozenVariable {
+            name: "v".to_owned(),
+            sql_type: "INTEGER".to_owned(),
+            value: None,
+        }],
+        skip_until_sync: true,
+        unsent_output: Zeroizing::new(vec![23, 3, 3]),
+        began: time(1),
+        frozen: time(3),
+        state_change: time(2),
+        query: "select 1".to_owned(),
+        query_start: None,
+    }
+}
+
+#[test]
+fn a_frozen_state_is_the_same_after_its_journey() {
+    let (Session { state, .. }, _far) = session();
+    let bytes = bytes_of(&state);
+    let again = SessionState::decode(&bytes).unwrap();
+    assert_eq!(bytes_of(&again), bytes);
+    let frozen = again.frozen.unwrap();
+    assert_eq!(frozen.statements[0].declared, [0, 1700]);
+    assert_eq!(frozen.variables[0].value, None);
+    assert_eq!((frozen.began, frozen.query_start), (some().began, None));
+    assert_eq!(*frozen.unsent_output, [23, 3, 3]);
+}
+
+#[test]
+fn a_session_frozen_by_another_version_is_refused_whatever_else_it_says() {
+    let (Session { state, .. }, _far) = session();
+    let mut message: crate::proto::AcceptConnection = prost::Message::decode(&bytes_of(&state)[..]).unwrap();
+    message.frozen.as_mut().unwrap().version = FROZEN_VERSION + 1;
+    message.tls_state = vec![9];
+    message.user.clear();
+    let error = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap_err();
+    assert!(matches!(error, StateError::Version(version) if version == FROZEN_VERSION + 1));
+    assert_eq!(
+        error.to_string(),
+        "the session was frozen in format 2, this side knows format 1"
+    );
+}
+
+#[test]
+fn what_is_cut_or_damaged_is_refused_and_nothing_worse() {
+    let (Session { state, .. }, _far) = session();
+    let bytes = bytes_of(&state);
+    for at in 0..bytes.len() {
+        let _ = SessionState::decode(&bytes[..at]);
+        for bit in [1, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= bit;
+            let _ = SessionState::decode(&damaged);
+        }
+    }
+}

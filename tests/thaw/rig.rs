@@ -1,0 +1,250 @@
+//! A session without a worker: it is run, frozen, and thawed on another instance,
+//! when the test says so.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use duckgres::engine::{Instance, Options};
+use duckgres::handoff::{CancelKey, PeerFacts, SessionState};
+use duckgres::session::{Ended, Gone, Observer, Pause, Pin, Policy, Session, Timeouts};
+use duckgres::{handoff, tls};
+use nix::sys::socket::{setsockopt, sockopt};
+use tempfile::TempDir;
+
+use crate::support::PATIENCE;
+use crate::support::session::Session as Client;
+use crate::support::transport::{Road, tls_config};
+
+pub const KEY: [u8; 4] = [1, 2, 3, 4];
+pub const BACKEND: i32 = 42;
+
+/// The server's side: a database, and a session that is its only one.
+pub struct Rig {
+    directory: TempDir,
+    policy: Arc<Policy>,
+    instance: Option<Arc<Instance>>,
+    pub session: Option<Session>,
+}
+
+/// How a client and its session are connected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    Plain,
+    Tls12,
+    Tls13,
+}
+
+impl Way {
+    pub const ALL: [Way; 3] = [Way::Plain, Way::Tls12, Way::Tls13];
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Observer for Nobody {
+    fn statement_ended(&self, _: &Ended<'_>) {}
+    fn transaction_ended(&self, _: bool) {}
+}
+
+impl Rig {
+    /// A session that has just begun.
+    pub fn new(way: Way) -> (Rig, Client) {
+        Rig::with(way, &[], Timeouts::default())
+    }
+
+    /// The same, with settings of its startup message and limits of the server's.
+    pub fn with(way: Way, settings: &[(&str, &str)], limits: Timeouts) -> (Rig, Client) {
+        let directory = tempfile::tempdir().unwrap();
+        let (road, socket, state) = connect(way, &directory);
+        let policy = Arc::new(Policy {
+            spool_directory: directory.path().to_owned(),
+            ..Policy::default()
+        });
+        policy.set_timeouts(limits);
+        let mut rig = Rig {
+            directory,
+            policy,
+            instance: None,
+            session: None,
+        };
+        let settings = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let state = SessionState {
+            backend_id: BACKEND,
+            cancel_key: CancelKey::new(&KEY).unwrap(),
+            protocol_minor: 0,
+            user: "ada".to_owned(),
+            database: "analytics".to_owned(),
+            settings,
+            unread_input: Default::default(),
+            tls: state,
+            peer: PeerFacts {
+                address: "203.0.113.7:50312".to_owned(),
+                ..PeerFacts::default()
+            },
+            create_database: true,
+            admin: true,
+            frozen: None,
+        };
+        let connection = rig.instance().connect().unwrap();
+        let session =
+            Session::start(socket, state, connection, rig.policy.clone(), Arc::new(Nobody)).unwrap();
+        rig.session = Some(session);
+        rig.serve();
+        let mut client = Client::on(road);
+        client.become_ready();
+        (rig, client)
+    }
+
+    /// The instance that is open, opened now if there is none.
+    pub fn instance(&mut self) -> Arc<Instance> {
+        let path: PathBuf = self.directory.path().join("analytics.duckdb");
+        self.instance
+            .get_or_insert_with(|| Instance::open(&path, &Options::default()).unwrap())
+            .clone()
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub fn session(&mut self) -> &mut Session {
+        self.session.as_mut().unwrap()
+    }
+
+    /// Runs the session until it waits for its client.
+    #[track_caller]
+    pub fn serve(&mut self) {
+        match self.session().run() {
+            Pause::Idle => {}
+            Pause::Over(gone) => panic!("the session is over: {gone}"),
+        }
+    }
+
+    /// Freezes the session, and carries it over as bytes.
+    #[track_caller]
+    pub fn freeze(&mut self) -> handoff::Session {
+        let frozen = self.session.take().unwrap().freeze();
+        let handoff::Session { socket, state } = frozen.unwrap_or_else(|(_, pin)| panic!("pinned by {pin}"));
+        let state = SessionState::decode(&state.encode()).unwrap();
+        handoff::Session { socket, state }
+    }
+
+    /// Closes the database: nobody has it any more.
+    #[track_caller]
+    pub fn close(&mut self) {
+        let instance = self.instance.take().unwrap();
+        assert!(
+            Arc::into_inner(instance).is_some(),
+            "the session holds its instance"
+        );
+    }
+
+    pub fn try_thaw(&mut self, frozen: handoff::Session) -> Result<Session, Gone> {
+        let connection = self.instance().connect().unwrap();
+        Session::thaw(frozen, connection, self.policy.clone(), Arc::new(Nobody))
+    }
+
+    #[track_caller]
+    pub fn thaw(&mut self, frozen: handoff::Session) {
+        self.session = Some(self.try_thaw(frozen).unwrap());
+    }
+
+    /// Moves the session to another instance of the database, and runs it there if
+    /// it has work.
+    #[track_caller]
+    pub fn move_on(&mut self) {
+        self.move_with_work();
+        if self.session().has_work() {
+            self.serve();
+        }
+    }
+
+    /// Moves it, and leaves its work for later.
+    #[track_caller]
+    pub fn move_with_work(&mut self) {
+        let frozen = self.freeze();
+        self.close();
+        self.thaw(frozen);
+    }
+
+    /// Why it cannot be moved.
+    pub fn pin(&mut self) -> Option<Pin> {
+        let pin = self.session().pin();
+        if pin.is_some() {
+            let Err((session, again)) = self.session.take().unwrap().freeze() else {
+                panic!("frozen in spite of {pin:?}");
+            };
+            assert_eq!(Some(again), pin);
+            self.session = Some(*session);
+        }
+        pin
+    }
+
+    /// The transcript of messages that are answered at once.
+    #[track_caller]
+    pub fn run(&mut self, client: &mut Client, messages: &[Vec<u8>]) -> Vec<String> {
+        client.send(&messages.concat());
+        self.serve();
+        client.transcript()
+    }
+
+    /// The rows of a query that must succeed, columns joined by `|`.
+    #[track_caller]
+    pub fn rows(&mut self, client: &mut Client, sql: &str) -> Vec<String> {
+        self.run(client, &[crate::support::message::query(sql)])
+            .into_iter()
+            .inspect(|answer| assert!(!answer.starts_with("Error"), "{sql}: {answer}"))
+            .filter_map(|answer| answer.strip_prefix("DataRow ").map(str::to_owned))
+            .collect()
+    }
+
+    #[track_caller]
+    pub fn execute(&mut self, client: &mut Client, sql: &str) {
+        self.rows(client, sql);
+    }
+}
+
+fn connect(way: Way, directory: &TempDir) -> (Road, OwnedFd, Option<tls::TlsState>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = listener.accept().unwrap().0;
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        // Soon full, where that is the question.
+        setsockopt(socket, sockopt::SndBuf, &4096).unwrap();
+        setsockopt(socket, sockopt::RcvBuf, &4096).unwrap();
+    }
+    let version = match way {
+        Way::Plain => return (Road::Tcp(client), server.into(), None),
+        Way::Tls12 => &rustls::version::TLS12,
+        Way::Tls13 => &rustls::version::TLS13,
+    };
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let path = directory.path().join("certificate.pem");
+    std::fs::write(&path, &certificate).unwrap();
+    let config = tls::server_config(certificate.as_bytes(), key.as_bytes(), tls::Version::Tls12).unwrap();
+    let client =
+        std::thread::spawn(move || Road::secure(client, tls_config(&path, &[version], &[])).unwrap());
+    let (server, accepted) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            server.set_nonblocking(true).unwrap();
+            let mut server = tokio::net::TcpStream::from_std(server).unwrap();
+            let draws: Arc<dyn tls::Draws> = Arc::new(tls::Fresh);
+            let accepted = tls::accept(&mut server, &[], &config, tls::Entry::SslRequest, &draws)
+                .await
+                .unwrap();
+            (server.into_std().unwrap(), accepted)
+        });
+    (client.join().unwrap(), server.into(), Some(accepted.state))
+}
