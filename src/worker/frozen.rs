@@ -107,9 +107,9 @@ impl Freezer {
     }
 }
 
-/// Leaves the frozen sessions and the leases to the next process; false if that
-/// cannot be: then the sessions are ended. This process has none any more.
-pub(super) fn leave(worker: &Worker) -> bool {
+/// Leaves the frozen sessions and the leases to the next process. If that cannot be,
+/// the sessions are ended: in either case this process has none any more.
+pub(super) fn leave(worker: &Worker) {
     let began = Instant::now();
     let sessions = worker.freezer.take();
     let count = sessions.len();
@@ -120,12 +120,10 @@ pub(super) fn leave(worker: &Worker) -> bool {
                 "{count} sessions are left to the next process, within {} ms",
                 began.elapsed().as_millis()
             );
-            true
         }
         Err((error, sessions)) => {
             tracing::error!(%error, "{count} sessions cannot be left to the next process: they end");
             end(sessions);
-            false
         }
     }
 }

@@ -296,8 +296,8 @@ impl Worker {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(orders);
     }
 
-    /// Has all sessions go on in the worker's next process. False if there is nothing
-    /// to keep them meanwhile, or the worker is to be drained instead.
+    /// Has all sessions go on in the worker's next process; then this one is done. False
+    /// if there is nothing to keep them meanwhile, or the worker is to be drained instead.
     async fn leave_to_next_process(self: &Arc<Self>) -> bool {
         match job::store_size().await {
             // The sessions, and whose turn it is.
@@ -327,19 +327,18 @@ impl Worker {
             () = turn::given_up() => false,
             () = draining => false,
         };
-        let mut left = false;
         if at_rest {
             notify::stopping("leaving sessions to the next process");
             barrier::freeze(self).await;
             let worker = self.clone();
             let leaving = tokio::task::spawn_blocking(move || frozen::leave(&worker));
-            left = leaving.await.unwrap_or(false);
+            let _ = leaving.await;
             self.databases.close().await;
         } else {
             barrier::lower(self);
         }
         more_time.abort();
-        left
+        at_rest
     }
 
     /// Sessions that are offered before would not have the timeouts of the others.
