@@ -27,6 +27,7 @@ on_each_release!(
     who_cannot_be_taken_along_is_told_so_in_the_end,
     what_was_on_its_way_is_answered_after_the_restart,
     any_number_of_sessions_survives,
+    the_sessions_of_a_worker_that_is_stopped_go_on_in_the_others,
     a_killed_control_plane_loses_no_session_of_a_rolling_restart,
     a_killed_worker_loses_no_commit,
 );
@@ -118,6 +119,33 @@ fn a_session_survives_the_restart_of_its_worker(mut machine: Machine) {
     }
     let said = machine.journal(&["--unit", &unit(1)]);
     assert!(said.contains("all sessions are at rest"), "{said}");
+}
+
+fn the_sessions_of_a_worker_that_is_stopped_go_on_in_the_others(mut machine: Machine) {
+    booted(&mut machine, &[1, 2]);
+    let network = machine.network();
+    let over = |user| network.log_in_over(network.tcp().unwrap(), &version::TLS13, user);
+    // One of them is the first worker's.
+    let mut marked: Vec<Marked> = ["u0", "u1"]
+        .into_iter()
+        .zip(1..)
+        .map(|(user, number)| Marked::new(over(user), number))
+        .collect();
+    for one in &mut marked {
+        one.session.execute("create table t as select 42 as i");
+    }
+    machine.systemctl(&["stop", "duckgres-worker@1.socket", &unit(1)]);
+    assert_eq!(machine.property(&unit(1), "ActiveState"), "inactive");
+    for one in &mut marked {
+        one.check();
+        assert_eq!(one.session.rows("select i from t"), ["42"]);
+    }
+    // New ones find the databases where they are now.
+    for user in ["u0", "u1"] {
+        assert_eq!(over(user).rows("select i from t"), ["42"]);
+    }
+    let said = machine.journal(&["--unit", &unit(1)]);
+    assert!(said.contains("left sessions to other workers"), "{said}");
 }
 
 /// A program that answers each line with a line.
