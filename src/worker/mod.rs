@@ -212,8 +212,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         "ready"
     );
 
-    let told_to_stop = async {
-        terminate.recv().await;
+    let comes_back = async {
         match &config.turn {
             Some(lock) => {
                 let waiting = || {
@@ -223,6 +222,14 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
                 turn::wait(lock, waiting).await
             }
             None => notify::is_asked_for() && job::is_restart().await.unwrap_or(false),
+        }
+    };
+    let told_to_stop = async {
+        terminate.recv().await;
+        tokio::select! {
+            comes_back = comes_back => comes_back,
+            // The bus may be slow, and its answer must not come too late.
+            () = notify::take_time() => false,
         }
     };
     let going = tokio::select! {
@@ -299,7 +306,11 @@ impl Worker {
     /// Has all sessions go on in the worker's next process; then this one is done. False
     /// if there is nothing to keep them meanwhile, or the worker is to be drained instead.
     async fn leave_to_next_process(self: &Arc<Self>) -> bool {
-        match job::store_size().await {
+        let size = tokio::select! {
+            size = job::store_size() => size,
+            () = notify::take_time() => return false,
+        };
+        match size {
             // The sessions, and whose turn it is.
             Ok(size) if size >= 2 => {}
             Ok(_) => {

@@ -25,7 +25,7 @@ pub(super) const NAME: &str = "turn";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Waits until this worker may stop; calls `waiting` if there is something to wait for.
-/// True if it is to come back.
+/// True if it is to come back. The caller asks for more time meanwhile.
 pub(super) async fn wait(lock: &Path, waiting: impl FnOnce()) -> bool {
     match job::is_restart().await {
         Ok(true) => {}
@@ -39,7 +39,6 @@ pub(super) async fn wait(lock: &Path, waiting: impl FnOnce()) -> bool {
     tracing::info!("waiting for its turn to restart");
     let taken = tokio::select! {
         taken = take(lock) => taken,
-        () = notify::take_time() => return false,
         () = given_up() => return false,
     };
     let kept = taken.and_then(|turn| fdstore::keep(NAME, turn.as_fd()));

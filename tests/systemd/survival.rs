@@ -241,14 +241,113 @@ fn crowd(network: &Network, count: usize, users: usize) -> Vec<Marked> {
         .collect()
 }
 
-fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) {
-    booted(&mut machine, &[1, 2, 3]);
-    let marked = crowd(&machine.network(), 64, 6);
-    let marked = in_a_loop(marked, || {
-        for _ in 0..10 {
-            machine.systemctl(&["restart", ALL]);
+/// Sixteen connections that check themselves until standard input ends.
+const PSYCOPG_CROWD: &str = "
+import psycopg, sys, threading
+ready, done, failed = threading.Barrier(17), threading.Event(), []
+def check(connection, number):
+    found = connection.execute(f'select %s::int + {number}', [1000], prepare=True).fetchone()[0]
+    name = connection.execute('show application_name').fetchone()[0]
+    assert (found, name) == (1000 + number, f'psycopg {number}'), (found, name)
+def crowd(number):
+    try:
+        who = f'u{number % 6}'
+        with psycopg.connect(sys.argv[1], user=who, dbname=who, autocommit=True) as connection:
+            connection.execute(f\"set application_name = 'psycopg {number}'\")
+            ready.wait()
+            while not done.is_set():
+                check(connection, number)
+    except Exception as error:
+        failed.append(repr(error))
+        ready.abort()
+threads = [threading.Thread(target=crowd, args=[number]) for number in range(16)]
+[thread.start() for thread in threads]
+ready.wait()
+print(sys.stdin.readline().strip(), flush=True)
+sys.stdin.read()
+done.set()
+[thread.join() for thread in threads]
+sys.exit('; '.join(failed) or None)
+";
+
+/// tokio-postgres in a loop, without TLS.
+fn tokio_postgres(tcp: std::net::TcpStream, done: &AtomicBool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        tcp.set_nonblocking(true).unwrap();
+        let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
+        let (client, connection) = tokio_postgres::Config::new()
+            .user("u0")
+            .password("not-a-secret")
+            .application_name("tokio")
+            .connect_raw(tcp, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let add = client.prepare("select $1::int + 40").await.unwrap();
+        while !done.load(Ordering::Relaxed) {
+            let sum: i32 = client.query_one(&add, &[&2]).await.unwrap().get(0);
+            let name: String = client
+                .query_one("show application_name", &[])
+                .await
+                .unwrap()
+                .get(0);
+            assert_eq!((sum, name.as_str()), (42, "tokio"));
         }
     });
+}
+
+/// Ends the loops, also when what happens meanwhile has failed.
+struct EndsLoops<'a>(&'a AtomicBool);
+
+impl Drop for EndsLoops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Over TLS, but for tokio-postgres.
+fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) {
+    booted(&mut machine, &[1, 2, 3]);
+    let network = machine.network();
+    let to = "host=127.0.0.1 password=not-a-secret sslmode=require";
+    let mut psycopg = machine.command_in_network(Path::new(python().get_program()));
+    psycopg.args(["-c", PSYCOPG_CROWD, to]);
+    let mut psycopg = Talker::start(psycopg);
+    assert_eq!(psycopg.ask("all are here"), "all are here");
+    let psqls = [0, 1, 2, 3].map(|number| {
+        let mut psql = machine.command_in_network(Path::new("psql"));
+        let to = format!("{to} user=u{number} dbname=u{number}");
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", &to]);
+        let mut psql = Talker::start(psql);
+        let prepared = "prepare add(int) as select $1 + 40; set application_name = 'psql'; select 1;";
+        assert_eq!(psql.ask(prepared), "1");
+        psql
+    });
+    let done = AtomicBool::new(false);
+    let marked = thread::scope(|scope| {
+        for mut psql in psqls {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(psql.ask("execute add(2);"), "42");
+                    assert_eq!(psql.ask("show application_name;"), "psql");
+                }
+                psql.leave();
+            });
+        }
+        for _ in 0..4 {
+            let (tcp, done) = (network.tcp().unwrap(), &done);
+            scope.spawn(move || tokio_postgres(tcp, done));
+        }
+        let _ends = EndsLoops(&done);
+        in_a_loop(crowd(&network, 40, 6), || {
+            for _ in 0..10 {
+                machine.systemctl(&["restart", ALL]);
+            }
+        })
+    });
+    psycopg.leave();
     print_what_took_how_long(&machine, 1);
     let longest: Vec<Duration> = marked
         .iter()
