@@ -1,7 +1,7 @@
 //! A session without a worker: it is run, frozen, and thawed on another instance,
 //! when the test says so.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use duckgres::engine::{Instance, Options};
 use duckgres::handoff::{CancelKey, PeerFacts, SessionState};
 use duckgres::session::{Ended, Gone, Observer, Pause, Pin, Policy, Session, Timeouts};
 use duckgres::{handoff, tls};
-use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::support::PATIENCE;
@@ -210,16 +210,11 @@ impl Rig {
 }
 
 fn connect(way: Way, directory: &TempDir) -> (Road, OwnedFd, Option<tls::TlsState>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let server = listener.accept().unwrap().0;
+    let (client, server) = narrow_pair();
     for socket in [&client, &server] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        // Soon full, where that is the question.
-        setsockopt(socket, sockopt::SndBuf, &4096).unwrap();
-        setsockopt(socket, sockopt::RcvBuf, &4096).unwrap();
     }
     let version = match way {
         Way::Plain => return (Road::Tcp(client), server.into(), None),
@@ -247,4 +242,22 @@ fn connect(way: Way, directory: &TempDir) -> (Road, OwnedFd, Option<tls::TlsStat
             (server.into_std().unwrap(), accepted)
         });
     (client.join().unwrap(), server.into(), Some(accepted.state))
+}
+
+/// A connection that is soon full, where that is the question. Its buffers are made
+/// small before it exists: a window that was once announced is not taken back, and
+/// what comes into it without room for it is dropped, and sent again much later.
+fn narrow_pair() -> (TcpStream, TcpStream) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    for socket in [&listener, &client] {
+        socket.set_send_buffer_size(4096).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+    }
+    listener
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    listener.listen(1).unwrap();
+    client.connect(&listener.local_addr().unwrap()).unwrap();
+    (client.into(), listener.accept().unwrap().0.into())
 }
