@@ -11,6 +11,7 @@
 //! across      what users see and stop in other workers
 //! databases   made and removed by SQL
 //! doors       who is let in: limits, proxies, logins, grants
+//! handbook    man pages, completions, rules and dashboards, made and checked
 //! races       what raced or crashed in earlier designs, each by name
 //! reload      another process takes the place of the control plane
 //! resources   memory and disk, shared by the databases
@@ -38,6 +39,7 @@ mod clients;
 mod databases;
 mod doors;
 mod first_use;
+mod handbook;
 mod memory;
 mod operation;
 mod races;

@@ -30,7 +30,7 @@ fn against_postgres() -> bool {
 
 /// Where the server says that its metrics are.
 #[track_caller]
-fn metrics_address(server: &Server) -> SocketAddr {
+pub fn metrics_address(server: &Server) -> SocketAddr {
     let log = server.log();
     let (_, rest) = log
         .split_once("metrics are served on http://")
@@ -39,7 +39,7 @@ fn metrics_address(server: &Server) -> SocketAddr {
 }
 
 /// The whole answer to an HTTP request.
-fn http(address: SocketAddr, request: &str) -> String {
+pub fn http(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();

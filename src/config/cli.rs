@@ -56,7 +56,8 @@ fn action(matches: &ArgMatches) -> Action {
     }
 }
 
-pub(super) fn command() -> Command {
+/// The command line of `duckgres`, for what is made of it besides parsing: man page, completions.
+pub fn command() -> Command {
     let check = Command::new("check-config")
         .about("Says everything that is wrong with the configuration; status 1 if anything is")
         .args(arguments());
