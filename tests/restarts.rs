@@ -1,7 +1,9 @@
 //! Workers that the control plane has started, and that are told to restart.
 
 use std::collections::HashSet;
+use std::os::unix::fs::symlink;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::support::message;
 use crate::support::processes::is_running;
-use crate::support::programs::run;
+use crate::support::programs::{run, worker_of_next_version};
 use crate::support::{Server, Session, Transport, eventually};
 
 /// Whether the tests are run against PostgreSQL.
@@ -215,6 +217,48 @@ fn sessions_are_kept_over_a_reload_between_two_processes_of_their_worker() {
     assert!(one.session.transcript().contains(&"DataRow 17".to_owned()));
     one.check();
     two.check();
+}
+
+/// Puts a link to `to` in the place of a program, as a package manager would.
+fn install(program: &Path, to: &Path) {
+    let new = program.with_extension("new");
+    symlink(to, &new).unwrap();
+    std::fs::rename(&new, program).unwrap();
+}
+
+#[test]
+fn sessions_go_up_to_the_next_version_and_an_older_one_says_that_it_cannot_read_them() {
+    if against_postgres() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (ours, program) = (env!("CARGO_BIN_EXE_duckgres-worker"), home.path().join("worker"));
+    let next = worker_of_next_version(home.path());
+    install(&program, Path::new(ours));
+    let server = Server::with_workers(2, &["--worker-binary", program.to_str().unwrap()]);
+    let mut sessions: Vec<Marked> = (0..8)
+        .map(|i| Marked::new(&server, &format!("u{}", i % 2), Transport::ALL[i / 2], i))
+        .collect();
+    sessions[0]
+        .session
+        .execute("create table r_kept as select 42 as i");
+    install(&program, &next);
+    // Into it, and from one of its processes to another.
+    for _ in 0..2 {
+        run(&mut restart_workers(&server), "").success();
+        sessions.iter_mut().for_each(Marked::check);
+    }
+    install(&program, Path::new(ours));
+    run(&mut restart_workers(&server), "").success();
+    for one in &mut sessions {
+        assert_eq!(one.session.last_words(), [] as [&str; 0]);
+    }
+    let said = "4 sessions of an earlier process are closed: a newer version of the program has frozen \
+                them, in format 2, and this one reads formats 1 to 1";
+    assert_eq!(server.log().matches(said).count(), 2, "{}", server.log());
+    let mut again = Session::of(&server, "u0", Transport::Tls13);
+    assert_eq!(again.rows("select i from r_kept"), ["42"]);
+    Marked::new(&server, "u1", Transport::Tls12, 9).check();
 }
 
 #[test]

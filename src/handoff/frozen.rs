@@ -1,7 +1,9 @@
 //! What a session carries with it besides its beginning: the part of
 //! [`SessionState`](super::SessionState) that only sessions have which have run.
 
+use std::hint::black_box;
 use std::mem;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
@@ -10,9 +12,23 @@ use zeroize::{Zeroize, Zeroizing};
 use super::state::{StateError, present};
 use crate::proto::{self, Setting};
 
-/// The format of [`Frozen`]. It goes up with every change that an older reader
-/// would misunderstand, which includes fields that it would leave out.
-pub const FROZEN_VERSION: u32 = 1;
+/// The oldest format of [`Frozen`] that is read. Fields that came later are optional,
+/// and mean without a value what was so before there were any.
+const OLDEST: u32 = 1;
+
+/// The format that is written. It goes up with every change that an older reader would
+/// misunderstand, which includes fields that it would leave out. A text, so that of two
+/// programs it can be told which takes up the sessions of the other without running
+/// them: `grep -ao 'frozen sessions, format [0-9]*' duckgres-worker`.
+#[used]
+static WRITTEN: [u8; 28] = *b"frozen sessions, format 0001";
+
+/// The formats of [`Frozen`] that this program reads. The last one is what it writes.
+pub fn frozen_versions() -> RangeInclusive<u32> {
+    // What the program's file says counts, and not what the compiler has read.
+    let digits = black_box(&WRITTEN).iter().filter(|byte| byte.is_ascii_digit());
+    OLDEST..=digits.fold(0, |number, digit| 10 * number + u32::from(digit - b'0'))
+}
 
 /// A session between two messages and outside of a transaction. Made by
 /// [`Session::freeze`](crate::session::Session::freeze).
@@ -78,7 +94,7 @@ pub(super) fn wipe(message: &mut proto::Frozen) {
 impl Frozen {
     pub(super) fn to_message(&self) -> proto::Frozen {
         proto::Frozen {
-            version: FROZEN_VERSION,
+            version: *frozen_versions().end(),
             values: settings(&self.values),
             startup: settings(&self.startup),
             search_path: self.search_path.clone(),
@@ -97,7 +113,7 @@ impl Frozen {
     /// Takes the message apart. Its version comes first: of another one, nothing
     /// else can be judged.
     pub(super) fn from_message(message: &mut proto::Frozen) -> Result<Frozen, StateError> {
-        if message.version != FROZEN_VERSION {
+        if !frozen_versions().contains(&message.version) {
             return Err(StateError::Version(message.version));
         }
         Ok(Frozen {

@@ -7,7 +7,7 @@ use std::mem;
 use prost::Message;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::frozen::{FROZEN_VERSION, Frozen, pairs, wipe};
+use super::frozen::{Frozen, frozen_versions, pairs, wipe};
 use super::session::{CancelKey, CancelKeyLength, PeerFacts, SessionState};
 use crate::proto::{self, AcceptConnection, Setting};
 use crate::tls;
@@ -25,7 +25,7 @@ pub enum StateError {
     #[error("{0}")]
     Tls(#[from] tls::StateError),
     /// A session frozen by another version of the program, whose format is this.
-    #[error("the session was frozen in format {0}, this side knows format {known}", known = FROZEN_VERSION)]
+    #[error("the session was frozen in format {0}, this side reads {known:?}", known = frozen_versions())]
     Version(u32),
     /// A field has no value, or one that no session can have.
     #[error("the session's {0} is missing or impossible")]

@@ -16,7 +16,7 @@ use super::databases::Unclaimed;
 use super::{Worker, drive, rpc};
 use crate::engine::Lease;
 use crate::handoff::pocket::{BATCH, Content, Pocket};
-use crate::handoff::{Session as Frozen, StateError};
+use crate::handoff::{Session as Frozen, StateError, frozen_versions};
 use crate::histogram::Histogram;
 use crate::proto::{self, Heritage};
 use crate::session::{Session, SessionError};
@@ -199,7 +199,7 @@ pub(super) fn take_up(worker: &Arc<Worker>, pocket: Option<OwnedFd>) {
     let Some(pocket) = pocket.map(Pocket::from_fd) else {
         return;
     };
-    let (mut sessions, mut lost, mut newer) = (Vec::new(), 0, None);
+    let (mut sessions, mut lost) = (Vec::new(), Lost::default());
     loop {
         match pocket.take() {
             Ok(Some(Content::Note(note, descriptors))) => inherit(worker, &note, descriptors),
@@ -207,10 +207,7 @@ pub(super) fn take_up(worker: &Arc<Worker>, pocket: Option<OwnedFd>) {
                 for session in taken {
                     match session {
                         Ok(session) => sessions.push(session),
-                        Err(error) => {
-                            lost += 1;
-                            newer.get_or_insert(error);
-                        }
+                        Err(error) => lost.count(error),
                     }
                 }
             }
@@ -228,13 +225,7 @@ pub(super) fn take_up(worker: &Arc<Worker>, pocket: Option<OwnedFd>) {
     if let Err(error) = fdstore::remove(NAME) {
         tracing::warn!(%error, "an empty pocket stays in the store");
     }
-    if let Some(reason) = newer {
-        let why = match reason {
-            StateError::Version(_) => "another version of the program has written them",
-            _ => "they are damaged",
-        };
-        tracing::warn!(%reason, "{lost} sessions of an earlier process are closed: {why}");
-    }
+    lost.say();
     let count = sessions.len();
     tracing::info!("{count} sessions are taken up from an earlier process");
     let going = Arc::new(Going {
@@ -243,6 +234,56 @@ pub(super) fn take_up(worker: &Arc<Worker>, pocket: Option<OwnedFd>) {
     });
     for session in sessions {
         go_on(worker, session, going.clone());
+    }
+}
+
+/// Sessions that were taken and cannot be read. Their clients are told nothing, because
+/// over TLS there is nothing to tell it with.
+#[derive(Default)]
+struct Lost {
+    of_other_version: usize,
+    version: u32,
+    damaged: usize,
+    reason: Option<StateError>,
+}
+
+impl Lost {
+    fn count(&mut self, error: StateError) {
+        match error {
+            StateError::Version(version) => {
+                self.of_other_version += 1;
+                self.version = version;
+            }
+            reason => {
+                self.damaged += 1;
+                self.reason.get_or_insert(reason);
+            }
+        }
+    }
+
+    fn say(&self) {
+        let Lost {
+            of_other_version,
+            version,
+            damaged,
+            reason,
+        } = self;
+        if *of_other_version > 0 {
+            let known = frozen_versions();
+            let which = match version > known.end() {
+                true => "a newer",
+                false => "a much older",
+            };
+            tracing::warn!(
+                "{of_other_version} sessions of an earlier process are closed: {which} version of the program \
+                 has frozen them, in format {version}, and this one reads formats {} to {}",
+                known.start(),
+                known.end()
+            );
+        }
+        if let Some(reason) = reason {
+            tracing::warn!(%reason, "{damaged} sessions of an earlier process are closed: they are damaged");
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Programs that tests run: psql, Python, and `duckgres status`.
 
 use std::env;
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -45,6 +47,30 @@ pub fn status(server: &Server) -> serde_json::Value {
         .arg(server.data())
         .env_remove("DUCKGRES_CONFIG");
     serde_json::from_str(&run(&mut command, "").success()).unwrap()
+}
+
+/// A worker of the next version: one that freezes sessions in the next format, and is
+/// otherwise this build's. `directory` also gets what it needs to be started from there.
+#[track_caller]
+pub fn worker_of_next_version(directory: &Path) -> PathBuf {
+    let ours = Path::new(env!("CARGO_BIN_EXE_duckgres-worker"));
+    let format = "frozen sessions, format 000";
+    let mut grep = Command::new("grep");
+    let found = run(grep.args(["-a", "-b", "-o", format]).arg(ours), "").success();
+    let places: Vec<&str> = found.lines().collect();
+    let [place] = places[..] else {
+        panic!("the format stands in {} places", places.len());
+    };
+    let place: usize = place.split(':').next().unwrap().parse().unwrap();
+    let mut program = fs::read(ours).unwrap();
+    program[place + format.len()] += 1;
+    let next = directory.join("bin/duckgres-worker");
+    fs::create_dir(directory.join("bin")).unwrap();
+    fs::write(&next, program).unwrap();
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).unwrap();
+    let libraries = ours.parent().unwrap().parent().unwrap().join("lib");
+    symlink(libraries, directory.join("lib")).unwrap();
+    next
 }
 
 /// The Python of the client tests.

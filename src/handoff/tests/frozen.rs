@@ -47,16 +47,34 @@ fn a_frozen_state_is_the_same_after_its_journey() {
 #[test]
 fn a_session_frozen_by_another_version_is_refused_whatever_else_it_says() {
     let (Session { state, .. }, _far) = session();
-    let mut message: crate::proto::AcceptConnection = prost::Message::decode(&bytes_of(&state)[..]).unwrap();
-    message.frozen.as_mut().unwrap().version = FROZEN_VERSION + 1;
-    message.tls_state = vec![9];
-    message.user.clear();
-    let error = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap_err();
-    assert!(matches!(error, StateError::Version(version) if version == FROZEN_VERSION + 1));
-    assert_eq!(
-        error.to_string(),
-        "the session was frozen in format 2, this side knows format 1"
-    );
+    let known = frozen_versions();
+    for version in [known.start() - 1, known.end() + 1, u32::MAX] {
+        let mut message: crate::proto::AcceptConnection =
+            prost::Message::decode(&bytes_of(&state)[..]).unwrap();
+        message.frozen.as_mut().unwrap().version = version;
+        message.tls_state = vec![9];
+        message.user.clear();
+        let error = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap_err();
+        assert!(matches!(error, StateError::Version(found) if found == version));
+    }
+}
+
+#[test]
+fn a_session_frozen_by_any_earlier_version_is_read() {
+    let (Session { state, .. }, _far) = session();
+    for version in frozen_versions() {
+        let mut message: crate::proto::AcceptConnection =
+            prost::Message::decode(&bytes_of(&state)[..]).unwrap();
+        message.frozen.as_mut().unwrap().version = version;
+        let read = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap();
+        assert_eq!(read.frozen.unwrap().statements[0].sql, "select $1");
+    }
+}
+
+#[test]
+fn the_format_that_is_written_is_the_last_that_is_read() {
+    assert_eq!(frozen_versions(), 1..=1);
+    assert_eq!(some().to_message().version, 1);
 }
 
 #[test]
