@@ -187,7 +187,7 @@ impl Session {
         }
         if kind == Kind::Define || kind == Kind::Setting {
             self.plans.clear();
-        } else if self.transaction.state() == State::Idle && statement.declared.is_empty() {
+        } else if self.transaction.state() == State::Idle {
             self.plans.keep(statement, kind);
         }
     }

@@ -43,6 +43,8 @@ pub struct Statement {
     pub declared: Vec<u32>,
     /// The scale of parameters that are declared numeric and nothing more.
     numeric_scale: u8,
+    /// It is described each time that it runs, so its row may be another each time.
+    is_simple: bool,
     plan: Mutex<Slot>,
 }
 
@@ -110,7 +112,16 @@ impl Statement {
             action,
             declared,
             numeric_scale: NUMERIC_SCALE,
+            is_simple: false,
             plan: Mutex::new(Slot::Empty),
+        }
+    }
+
+    /// The same for one of the simple query protocol.
+    fn simple(sql: &str) -> Statement {
+        Statement {
+            is_simple: true,
+            ..Statement::new(sql, Vec::new())
         }
     }
 
@@ -123,6 +134,7 @@ impl Statement {
             action,
             declared,
             numeric_scale: scale,
+            is_simple: self.is_simple,
             plan: Mutex::new(Slot::Empty),
         }
     }
@@ -144,6 +156,7 @@ impl Statement {
             let before = std::mem::replace(&mut *slot, Slot::Empty);
             let plan = Plan::make(connection, self, currency, policy)?;
             let fits = match &before {
+                _ if self.is_simple => true,
                 Slot::Empty => true,
                 Slot::Elsewhere(digest) => *digest == row_digest(&plan.columns),
                 Slot::Here(before) => same_row(&before.columns, &plan.columns),
@@ -411,16 +424,16 @@ impl PlanCache {
             self.entries[..=at].rotate_right(1);
             return self.entries[0].clone();
         }
-        Arc::new(Statement::new(sql, Vec::new()))
+        Arc::new(Statement::simple(sql))
     }
 
-    /// Keeps a statement that ran, if it is of a kind that comes again.
+    /// Keeps a simple statement that ran, if it is of a kind that comes again.
     pub fn keep(&mut self, statement: &Arc<Statement>, kind: engine::Kind) {
         let known = self
             .entries
             .first()
             .is_some_and(|first| Arc::ptr_eq(first, statement));
-        if known || statement.sql.len() > Self::LONGEST || !matches!(kind, Kind::Select | Kind::Modify) {
+        if known || !statement.is_simple || statement.sql.len() > Self::LONGEST || !matches!(kind, Kind::Select | Kind::Modify) {
             return;
         }
         self.entries.truncate(Self::ENTRIES - 1);

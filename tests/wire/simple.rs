@@ -414,3 +414,19 @@ fn nothing_may_follow_the_nul_that_ends_a_query() {
     );
     assert_eq!(session.rows("select 1 as a"), ["1"]);
 }
+
+#[test]
+fn a_simple_query_is_answered_anew_when_another_session_has_changed_its_table() {
+    for (i, transport) in Transport::ALL.into_iter().enumerate() {
+        let mut session = Session::over(Server::shared(), transport);
+        let mut other = Session::over(Server::shared(), transport);
+        let table = format!("simple_changed_{i}");
+        session.execute(&format!("create table {table} as select 1 as i"));
+        let ask = format!("select * from {table}");
+        assert_eq!(session.rows(&ask), ["1"]);
+        other.execute(&format!("alter table {table} add column j text default 'a'"));
+        assert_eq!(session.rows(&ask), ["1|a"]);
+        other.execute(&format!("drop table {table}"));
+        assert_eq!(session.query(&ask), ["Error 42P01", "ReadyForQuery I"]);
+    }
+}
