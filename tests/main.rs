@@ -18,6 +18,7 @@
 //! operation   starting, stopping, limits, files, processes that die
 //! safety      what SQL may not do
 //! seen        metrics, and `duckgres status`
+//! spares      what an ended session leaves for the next one
 //! thaw        a session that goes on where another has stopped
 //! told        logs, and what users see and stop of each other
 //! workers     several workers: who serves what, and what survives whose death
@@ -48,6 +49,7 @@ mod resources;
 mod restarts;
 mod safety;
 mod seen;
+mod spares;
 mod sql;
 mod support;
 mod thaw;

@@ -18,6 +18,7 @@ pub struct Connection {
     pub(super) shared: Arc<Shared>,
     // One thread at a time: Send, but not Sync.
     metrics: Cell<Metrics>,
+    has_run_helpers: Cell<bool>,
 }
 
 /// How much DuckDB measures of each operator of a connection's statements.
@@ -87,6 +88,7 @@ impl Connection {
                 Ok(Connection {
                     shared: Arc::new(Shared { raw, id, instance }),
                     metrics: Cell::new(Metrics::All),
+                    has_run_helpers: Cell::new(false),
                 })
             }
             _ => Err(Error::new("Connection", "DuckDB refused a connection")),
@@ -134,9 +136,15 @@ impl Connection {
     pub fn prepare(&self, sql: &str) -> Result<Prepared, Error> {
         let (extracted, count) = self.extract(sql)?;
         for index in 0..count - 1 {
+            self.has_run_helpers.set(true);
             self.prepare_extracted(&extracted, index)?.execute()?;
         }
         self.prepare_extracted(&extracted, count - 1)
+    }
+
+    /// Has DuckDB run helper statements of its own, which leave temporary types?
+    pub fn has_run_helpers(&self) -> bool {
+        self.has_run_helpers.get()
     }
 
     fn prepare_extracted(&self, extracted: &Extracted, index: ffi::idx_t) -> Result<Prepared, Error> {

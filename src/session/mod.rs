@@ -29,6 +29,7 @@ pub mod reply;
 mod run;
 mod settings;
 mod simple;
+mod spare;
 mod statement;
 mod transaction;
 
@@ -48,6 +49,7 @@ pub use freeze::Pin;
 pub use handle::{Handle, Stop};
 pub use peer::Peer;
 pub use settings::{SERVER_VERSION, Timeouts};
+pub use spare::{Ground, Spare};
 
 use zeroize::Zeroizing;
 
@@ -127,6 +129,12 @@ pub struct Session {
     statements_run: u32,
     /// A statement has run that may have left something in the connection.
     left_traces: bool,
+    /// Some statement has failed.
+    has_failed: bool,
+    /// The settings of its beginning, of a session that may leave a [`Spare`], and
+    /// [`Settings::epoch`] then.
+    begun_with: Option<Box<[(String, String)]>>,
+    epoch_begun_with: u64,
     began: SystemTime,
     /// The statement in hand has ended its transaction, and that was told.
     transaction_told: bool,
@@ -155,14 +163,22 @@ pub enum Pause {
 impl Session {
     /// Takes up a session that the control plane has authenticated: tells the
     /// client its parameters and key, and that it may begin. `observer` is told
-    /// what it does. One that has begun before is [thawed](Session::thaw) instead.
+    /// what it does. `ground` is a new [`Connection`], or a [`Spare`] that
+    /// [suits](Spare::suits). A session that has begun before is
+    /// [thawed](Session::thaw) instead.
     pub fn start(
         socket: std::os::fd::OwnedFd,
         state: SessionState,
-        connection: Connection,
+        ground: impl Into<Ground>,
         policy: Arc<Policy>,
         observer: Arc<dyn Observer>,
     ) -> Result<Session, Gone> {
+        let Ground {
+            connection,
+            plans,
+            statements_run,
+            is_set,
+        } = ground.into();
         let SessionState {
             backend_id,
             cancel_key,
@@ -202,24 +218,32 @@ impl Session {
             transaction: Transaction::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
-            plans: PlanCache::default(),
-            statements_run: 0,
+            plans,
+            statements_run,
             left_traces: false,
+            has_failed: false,
+            begun_with: None,
+            epoch_begun_with: 0,
             began: SystemTime::now(),
             transaction_told: false,
             skip_until_sync: false,
         };
-        if let Err(mut error) = session.greet(&settings) {
+        if let Err(mut error) = session.greet(&settings, is_set) {
             error.severity = Severity::Fatal;
             return Err(session.end(error));
         }
+        session.begun_with = Some(settings.into());
+        session.epoch_begun_with = session.settings.epoch();
         Ok(session)
     }
 
-    fn greet(&mut self, settings: &[(String, String)]) -> Result<(), SessionError> {
+    /// `is_set`: DuckDB has these settings.
+    fn greet(&mut self, settings: &[(String, String)], is_set: bool) -> Result<(), SessionError> {
         for (name, value) in settings {
             let change = self.settings.set_at_start(name, value)?;
-            if let Some(statement) = change.engine {
+            if let Some(statement) = change.engine
+                && !is_set
+            {
                 self.connection.run(&statement)?;
             }
         }
@@ -433,6 +457,7 @@ impl Session {
     /// follows from it.
     fn report(&mut self, error: SessionError) -> Result<(), Gone> {
         self.policy.counters.failed();
+        self.has_failed = true;
         if error.severity == Severity::Fatal {
             if error.sqlstate == "XX000" && self.connection.instance().mark_dead() {
                 let (database, reason) = (&self.owner.database, &error.message);

@@ -65,6 +65,8 @@ pub struct Plan {
     pub prepared: Prepared,
     /// What it does.
     pub kind: Kind,
+    /// To run it may change what the connection is for later statements.
+    pub leaves_traces: bool,
     /// How its end is announced.
     pub tag: CommandTag,
     /// The rows that it will yield; empty for none.
@@ -326,6 +328,7 @@ impl Plan {
         Ok(Plan {
             prepared,
             kind,
+            leaves_traces: !matches!(kind, Kind::Select | Kind::Modify) || sets_seed(sql),
             tag,
             columns,
             parameters,
@@ -391,6 +394,14 @@ fn replace_parameters(sql: &str, replace: impl Fn(usize, &str) -> Option<String>
     text
 }
 
+/// `setseed` is a function, which a SELECT may call.
+fn sets_seed(sql: &str) -> bool {
+    let word = b"setseed";
+    sql.as_bytes()
+        .windows(word.len())
+        .any(|window| window.eq_ignore_ascii_case(word))
+}
+
 fn has_returning(sql: &str) -> bool {
     tokens(sql).any(|token| token.is(sql, "RETURNING"))
 }
@@ -433,11 +444,20 @@ impl PlanCache {
             .entries
             .first()
             .is_some_and(|first| Arc::ptr_eq(first, statement));
-        if known || !statement.is_simple || statement.sql.len() > Self::LONGEST || !matches!(kind, Kind::Select | Kind::Modify) {
+        if known
+            || !statement.is_simple
+            || statement.sql.len() > Self::LONGEST
+            || !matches!(kind, Kind::Select | Kind::Modify)
+        {
             return;
         }
         self.entries.truncate(Self::ENTRIES - 1);
         self.entries.insert(0, statement.clone());
+    }
+
+    /// Forgets all plans but so many that were used last.
+    pub fn truncate(&mut self, count: usize) {
+        self.entries.truncate(count);
     }
 
     /// Forgets all plans.

@@ -10,6 +10,7 @@
 //! whenever a database is opened or closed.
 
 mod change;
+mod spares;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 pub(super) use change::Stopped;
+pub(super) use spares::Spares;
 
 use super::database_path;
 use super::registry::Registry;
@@ -92,6 +94,8 @@ struct Slot {
     /// Every instance of this file shares it until DuckDB has closed the file.
     lease: Arc<Lease>,
     instance: tokio::sync::Mutex<Option<Arc<Instance>>>,
+    /// Of that instance.
+    spares: Arc<Spares>,
 }
 
 /// Why a database cannot be claimed.
@@ -137,10 +141,7 @@ impl Databases {
         if !state.entries.contains_key(name) {
             let path = database_path(&self.data_dir, name);
             let lease = Arc::new(take_lease(name, &path, create)?);
-            let slot = Arc::new(Slot {
-                lease,
-                instance: tokio::sync::Mutex::default(),
-            });
+            let slot = Arc::new(Slot::new(lease));
             let entry = Entry {
                 slot,
                 claims: 0,
@@ -164,10 +165,7 @@ impl Databases {
 
     /// Goes on with the lease that an earlier process has held.
     pub(super) fn take_up(&self, name: &str, lease: Lease) {
-        let slot = Arc::new(Slot {
-            lease: Arc::new(lease),
-            instance: tokio::sync::Mutex::default(),
-        });
+        let slot = Arc::new(Slot::new(Arc::new(lease)));
         let entry = Entry {
             slot,
             claims: 0,
@@ -361,7 +359,11 @@ impl Databases {
             closing.spawn(async move {
                 // Claims of sessions that are gone, or elsewhere, keep nothing open.
                 let instance = entry.slot.instance.lock().await.take();
-                let _ = tokio::task::spawn_blocking(move || drop((instance, entry))).await;
+                let closed = move || {
+                    entry.slot.spares.close();
+                    drop((instance, entry));
+                };
+                let _ = tokio::task::spawn_blocking(closed).await;
             });
         }
         closing.join_all().await;
@@ -410,6 +412,15 @@ fn cannot_open(name: &str, reason: String) -> SessionError {
 }
 
 impl Slot {
+    /// Of a database that is closed.
+    fn new(lease: Arc<Lease>) -> Slot {
+        Slot {
+            lease,
+            instance: tokio::sync::Mutex::default(),
+            spares: Arc::default(),
+        }
+    }
+
     /// When a database without claims is to be closed: one that is dead at once.
     fn expiry(&self, idle_since: Instant, timeout: Option<Duration>) -> Option<Instant> {
         match self.instance.try_lock() {
@@ -424,7 +435,12 @@ impl Slot {
     async fn close(&self, instance: &mut Option<Arc<Instance>>) -> bool {
         if let Some(instance) = instance.take() {
             // Closing writes a checkpoint.
-            let _ = tokio::task::spawn_blocking(move || drop(instance)).await;
+            let spares = self.spares.clone();
+            let closed = move || {
+                spares.close();
+                drop(instance);
+            };
+            let _ = tokio::task::spawn_blocking(closed).await;
         }
         let deadline = Instant::now() + CLOSED_WITHIN;
         while Arc::strong_count(&self.lease) > 1 {
@@ -447,6 +463,11 @@ pub(super) struct Claim {
 }
 
 impl Claim {
+    /// What earlier sessions have left to those of this database.
+    pub(super) fn spares(&self) -> Arc<Spares> {
+        self.slot.spares.clone()
+    }
+
     /// The database's instance, opened now if need be.
     pub(super) async fn open(&self) -> Result<Arc<Instance>, SessionError> {
         let mut slot = self.slot.instance.lock().await;
@@ -476,6 +497,7 @@ impl Claim {
         match opened {
             Ok(Ok(instance)) => {
                 *slot = Some(instance.clone());
+                self.slot.spares.open();
                 let milliseconds = began.elapsed().as_millis() as u64;
                 tracing::info!(database = self.name, milliseconds, "opened");
                 Ok(instance)

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 use super::Worker;
 use super::activity::Witness;
-use super::databases::{Claim, Unclaimed};
+use super::databases::{Claim, Spares, Unclaimed};
 use super::frozen::Going;
 use super::query_log::Who;
 use super::registry::{Full, Hold, Place, Rest, Standing};
 use crate::engine::Instance;
 use crate::handoff::{Arrival, Incoming, Listener, Offer, Reason, Session as Frozen, SessionState};
 use crate::proto::LiveSession;
-use crate::session::{Pause, Peer, Pin, Session, SessionError};
+use crate::session::{Gone, Pause, Peer, Pin, Session, SessionError};
 
 /// How long a sender may take for its message once it has connected: as long as it
 /// waits for the answer. On a machine that has too much to do it may take long.
@@ -139,31 +139,34 @@ pub(super) async fn begin(
         Err(error) => Err(error.clone()),
     };
     let instance = opened.as_ref().map(Arc::downgrade).unwrap_or_default();
+    let spares = claim.as_ref().map(Claim::spares).unwrap_or_default();
     // Those who have begun come many at a time.
     let turn = match frozen {
         Some(_) => worker.freezer.turn().await,
         None => None,
     };
     let start = {
-        let (worker, place) = (worker.clone(), place.clone());
+        let (worker, place, spares) = (worker.clone(), place.clone(), spares.clone());
         move || {
             let _until_here = (turn, going);
-            let connection = opened.and_then(|instance| instance.connect().map_err(SessionError::from));
             let (policy, Frozen { socket, state }) = (worker.policy.clone(), session);
-            let session = match (connection, frozen) {
-                (Ok(connection), Some(since)) => {
-                    let session = Session::thaw(Frozen { socket, state }, connection, policy, witness)
-                        .map_err(|gone| gone.to_string())?;
-                    worker.freezer.thawed(since);
-                    session
-                }
-                (Ok(connection), None) => Session::start(socket, state, connection, policy, witness)
-                    .map_err(|gone| gone.to_string())?,
-                (Err(error), _) => {
-                    Session::refuse(socket, state, &error);
-                    return Err(error.to_string());
-                }
+            let begun = match (spares.take(&state), frozen) {
+                (Some(spare), None) => Session::start(socket, state, spare, policy, witness),
+                _ => match (opened.and_then(|instance| Ok(instance.connect()?)), frozen) {
+                    (Ok(connection), None) => Session::start(socket, state, connection, policy, witness),
+                    (Ok(connection), Some(_)) => {
+                        Session::thaw(Frozen { socket, state }, connection, policy, witness)
+                    }
+                    (Err(error), _) => {
+                        Session::refuse(socket, state, &error);
+                        return Err(error.to_string());
+                    }
+                },
             };
+            let session = begun.map_err(|gone| gone.to_string())?;
+            if let Some(since) = frozen {
+                worker.freezer.thawed(since);
+            }
             place.fill(session.handle().clone(), admin);
             if let Err(error) = worker.watch.add(session.socket(), session.handle().backend_id()) {
                 tracing::warn!(%error, "a client that vanishes will not be noticed");
@@ -171,11 +174,11 @@ pub(super) async fn begin(
             match frozen {
                 Some(_) => Ok(session),
                 // Its first statement is on its way, and finds this thread at work.
-                None => run(session),
+                None => run(session, &spares),
             }
         }
     };
-    let end = drive(&worker, start, &place, &instance).await;
+    let end = drive(&worker, start, &place, &instance, &spares).await;
     tracing::debug!(backend_id, end, "session is over");
     if is_dead(&instance) {
         worker.registry.end_sessions_of(&database);
@@ -189,9 +192,15 @@ fn is_dead(instance: &Weak<Instance>) -> bool {
 
 /// Runs a session until it has nothing to do, on a thread of its own. An error says
 /// how it has ended.
-fn run(mut session: Session) -> Result<Session, String> {
+fn run(mut session: Session, spares: &Spares) -> Result<Session, String> {
     match session.run() {
         Pause::Idle => Ok(session),
+        Pause::Over(gone @ Gone::Left) => {
+            if let Some(spare) = session.into_spare() {
+                spares.put(spare);
+            }
+            Err(gone.to_string())
+        }
         // What a session leaves behind (its connection, a result) is taken down
         // here: it takes time, and does not belong on the runtime's threads.
         Pause::Over(gone) => Err(gone.to_string()),
@@ -204,6 +213,7 @@ async fn drive(
     begin: impl FnOnce() -> Result<Session, String> + Send + 'static,
     place: &Place,
     instance: &Weak<Instance>,
+    spares: &Arc<Spares>,
 ) -> String {
     let mut running = tokio::task::spawn_blocking(begin);
     loop {
@@ -215,7 +225,8 @@ async fn drive(
         if is_dead(instance) {
             // The others are told when this one is over.
             session.handle().end();
-            running = tokio::task::spawn_blocking(move || run(session));
+            let spares = spares.clone();
+            running = tokio::task::spawn_blocking(move || run(session, &spares));
             continue;
         }
         let session = match park(worker, session, place).await {
@@ -239,7 +250,8 @@ async fn drive(
             }
             Err(error) => return error.to_string(),
         };
-        running = tokio::task::spawn_blocking(move || run(session));
+        let spares = spares.clone();
+        running = tokio::task::spawn_blocking(move || run(session, &spares));
     }
 }
 

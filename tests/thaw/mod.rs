@@ -4,5 +4,5 @@
 
 mod carried;
 mod pins;
-mod rig;
+pub mod rig;
 mod stream;

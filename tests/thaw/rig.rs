@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use duckgres::engine::{Instance, Options};
 use duckgres::handoff::{CancelKey, PeerFacts, SessionState};
-use duckgres::session::{Ended, Gone, Observer, Pause, Pin, Policy, Session, Timeouts};
+use duckgres::session::{Ended, Gone, Ground, Observer, Pause, Pin, Policy, Session, Spare, Timeouts};
 use duckgres::{handoff, tls};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -57,7 +57,6 @@ impl Rig {
     /// The same, with settings of its startup message and limits of the server's.
     pub fn with(way: Way, settings: &[(&str, &str)], limits: Timeouts) -> (Rig, Client) {
         let directory = tempfile::tempdir().unwrap();
-        let (road, socket, state) = connect(way, &directory);
         let policy = Arc::new(Policy {
             spool_directory: directory.path().to_owned(),
             ..Policy::default()
@@ -69,35 +68,32 @@ impl Rig {
             instance: None,
             session: None,
         };
-        let settings = settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let state = SessionState {
-            backend_id: BACKEND,
-            cancel_key: CancelKey::new(&KEY).unwrap(),
-            protocol_minor: 0,
-            user: "ada".to_owned(),
-            database: "analytics".to_owned(),
-            settings,
-            unread_input: Default::default(),
-            tls: state,
-            peer: PeerFacts {
-                address: "203.0.113.7:50312".to_owned(),
-                ..PeerFacts::default()
-            },
-            create_database: true,
-            admin: true,
-            frozen: None,
-        };
         let connection = rig.instance().connect().unwrap();
-        let session =
-            Session::start(socket, state, connection, rig.policy.clone(), Arc::new(Nobody)).unwrap();
-        rig.session = Some(session);
-        rig.serve();
+        let client = rig.begin(way, settings, connection);
+        (rig, client)
+    }
+
+    /// Another session, on what is there for it.
+    pub fn begin(&mut self, way: Way, settings: &[(&str, &str)], ground: impl Into<Ground>) -> Client {
+        let (road, socket, state) = connect(way, &self.directory);
+        let state = state_of(settings, state);
+        let session = Session::start(socket, state, ground, self.policy.clone(), Arc::new(Nobody));
+        self.session = Some(session.unwrap());
+        self.serve();
         let mut client = Client::on(road);
         client.become_ready();
-        (rig, client)
+        client
+    }
+
+    /// The client takes its leave; what the session leaves to others.
+    #[track_caller]
+    pub fn leave(&mut self, mut client: Client) -> Option<Spare> {
+        client.send(&crate::support::message::terminate());
+        match self.session().run() {
+            Pause::Over(Gone::Left) => {}
+            other => panic!("the session goes on: {other:?}"),
+        }
+        self.session.take().unwrap().into_spare()
     }
 
     /// The instance that is open, opened now if there is none.
@@ -206,6 +202,30 @@ impl Rig {
     #[track_caller]
     pub fn execute(&mut self, client: &mut Client, sql: &str) {
         self.rows(client, sql);
+    }
+}
+
+/// What a session of this rig is begun with.
+pub fn state_of(settings: &[(&str, &str)], tls: Option<tls::TlsState>) -> SessionState {
+    SessionState {
+        backend_id: BACKEND,
+        cancel_key: CancelKey::new(&KEY).unwrap(),
+        protocol_minor: 0,
+        user: "ada".to_owned(),
+        database: "analytics".to_owned(),
+        settings: settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        unread_input: Default::default(),
+        tls,
+        peer: PeerFacts {
+            address: "203.0.113.7:50312".to_owned(),
+            ..PeerFacts::default()
+        },
+        create_database: true,
+        admin: true,
+        frozen: None,
     }
 }
 

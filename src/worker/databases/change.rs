@@ -138,10 +138,7 @@ impl Databases {
     }
 
     fn enter(self: &Arc<Self>, state: &mut State, name: &str, lease: Lease) -> Reservation {
-        let slot = Arc::new(Slot {
-            lease: Arc::new(lease),
-            instance: tokio::sync::Mutex::default(),
-        });
+        let slot = Arc::new(Slot::new(Arc::new(lease)));
         let entry = Entry {
             slot: slot.clone(),
             claims: 0,
