@@ -9,6 +9,7 @@
 //! clients/    psql, psycopg and tokio-postgres at their daily work
 //! memory      what results and idle readers cost
 //! across      what users see and stop in other workers
+//! backups     a copy of a database while it is in use
 //! databases   made and removed by SQL
 //! doors       who is let in: limits, proxies, logins, grants
 //! handbook    man pages, completions, rules and dashboards, made and checked
@@ -36,6 +37,7 @@
 )]
 
 mod across;
+mod backups;
 mod clients;
 mod databases;
 mod doors;

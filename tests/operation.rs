@@ -300,3 +300,28 @@ fn idle_sessions_take_no_thread_each() {
         (threads() < few + 60).then_some(())
     });
 }
+
+/// DuckDB itself does not open such a file again.
+#[test]
+fn a_schema_with_a_type_and_a_table_of_it_survives_the_death_of_the_worker() {
+    if Server::shared().is_postgres() {
+        println!("skipped: PostgreSQL has no worker");
+        return;
+    }
+    let server = Server::with_workers(1, &[]);
+    let mut session = Session::of(&server, "u0", Transport::Tcp);
+    session.execute("create schema s");
+    session.execute("create type s.mood as enum ('sad', 'happy')");
+    session.execute("create table s.t (m s.mood default 'happy')");
+    session.execute("begin");
+    session.execute("create schema other");
+    session.execute("create type other.mood as enum ('so', 'la')");
+    session.execute("commit");
+    session.execute("create table t as select 'la'::other.mood as m");
+    session.execute("insert into s.t values ('sad'), (default)");
+    kill(Pid::from_raw(server.worker_process(1) as i32), Signal::SIGKILL).unwrap();
+    assert_eq!(session.last_words(), [] as [&str; 0]);
+    let mut again = Session::of(&server, "u0", Transport::Tcp);
+    assert_eq!(again.rows("select m from s.t order by m"), ["sad", "happy"]);
+    assert_eq!(again.rows("select m from t"), ["la"]);
+}

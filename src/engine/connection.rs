@@ -147,6 +147,24 @@ impl Connection {
         self.has_run_helpers.get()
     }
 
+    /// To be called outside of a transaction, after one that changed something;
+    /// `made_schema` says that it made a schema.
+    ///
+    /// DuckDB 1.5.5 does not open a file again whose WAL makes a schema, a type in it
+    /// and a table with that type: it looks the type up before there is the schema. So
+    /// a new schema is to be in the file, and not in the WAL, before there can be such a
+    /// table. A checkpoint that others are in the way of is tried again after the next
+    /// transaction.
+    pub fn settle(&self, made_schema: bool) {
+        let instance = self.instance();
+        if made_schema {
+            instance.unsettle();
+        }
+        if instance.is_unsettled() && self.run("CHECKPOINT").is_err() {
+            instance.unsettle();
+        }
+    }
+
     fn prepare_extracted(&self, extracted: &Extracted, index: ffi::idx_t) -> Result<Prepared, Error> {
         let mut raw = ptr::null_mut();
         // SAFETY: connection and extracted statements are alive, the index is

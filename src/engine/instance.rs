@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use duckdb::ffi;
 
+use super::backup;
 use super::connection::Connection;
 use super::helpers::{Helpers, Running};
 use super::host::{self, Host, Introductions};
@@ -30,6 +31,8 @@ pub struct Options {
     pub extensions: Vec<String>,
     /// Directories that SQL may read and write.
     pub file_access: Vec<PathBuf>,
+    /// Where [backups](Instance::backup) of the database go; made when the first one is.
+    pub backup_directory: Option<PathBuf>,
     /// Whom SQL may ask about the server.
     pub host: Option<Arc<dyn Host>>,
 }
@@ -44,9 +47,12 @@ pub struct Instance {
     /// Counts what may invalidate a plan that DuckDB does not notice by itself.
     generation: AtomicU64,
     dead: AtomicBool,
+    /// A new schema is only in the WAL.
+    unsettled: AtomicBool,
     /// In bytes; 0 is DuckDB's own default.
     memory_limit: AtomicU64,
     introductions: Arc<Introductions>,
+    backups: Option<backup::Place>,
     _lease: Option<Arc<Lease>>,
 }
 
@@ -72,6 +78,11 @@ impl Instance {
     /// until DuckDB has closed the file, and longer by whoever shares it.
     pub fn open_leased(path: &Path, lease: Arc<Lease>, options: &Options) -> Result<Arc<Instance>, Error> {
         Self::start(Some(path), options, Some(lease))
+    }
+
+    /// As [`Instance::open`] for a file that nobody else knows of.
+    pub(super) fn open_copy(path: &Path, options: &Options) -> Result<Arc<Instance>, Error> {
+        Self::start(Some(path), options, None)
     }
 
     /// Opens an instance that lives in memory only.
@@ -106,6 +117,9 @@ impl Instance {
         if let Some(directory) = &options.extension_directory {
             config.set("extension_directory", &directory.to_string_lossy())?;
         }
+        let backups = path
+            .zip(options.backup_directory.as_deref())
+            .map(|(path, directory)| backup::Place::new(path, directory, options));
         let path = c_string(&path.map_or_else(|| ":memory:".into(), |path| path.to_string_lossy()))?;
         let mut raw = ptr::null_mut();
         let mut message = ptr::null_mut();
@@ -124,8 +138,10 @@ impl Instance {
             helpers: None,
             generation: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(0)),
             introductions: Arc::default(),
+            backups,
             _lease: lease,
         };
         // SAFETY: the instance drops its helpers before it closes the database.
@@ -198,6 +214,10 @@ impl Instance {
         self.helpers.as_ref().and_then(Helpers::begin)
     }
 
+    pub(super) fn backups(&self) -> Option<&backup::Place> {
+        self.backups.as_ref()
+    }
+
     pub(super) fn introductions(&self) -> &Introductions {
         &self.introductions
     }
@@ -217,6 +237,15 @@ impl Instance {
     /// for what it folded into them (macros, for example).
     pub fn catalog_changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn unsettle(&self) {
+        self.unsettled.store(true, Ordering::Release);
+    }
+
+    /// True once for each time that it was unsettled: who asks does something about it.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed) && self.unsettled.swap(false, Ordering::AcqRel)
     }
 
     /// Has an error shown that the instance can no longer be used?

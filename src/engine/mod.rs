@@ -10,6 +10,7 @@
 //! this module. The safe `duckdb` crate is not used for statements: it executes
 //! on prepare and loses the type of an error.
 
+mod backup;
 pub mod chunk;
 mod connection;
 mod copy_in;
@@ -27,6 +28,7 @@ mod tests;
 pub mod types;
 pub mod value;
 
+pub use backup::BackupError;
 pub use chunk::{Chunk, HugeInt, Interval, ListEntry, Strings, UHugeInt, Validity, Vector};
 pub use connection::{Connection, Interrupt, Metrics};
 pub use copy_in::{Appender, INPUT as COPY_INPUT};

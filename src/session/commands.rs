@@ -10,6 +10,7 @@ use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{self, Format, RowEncoder};
 use crate::engine::{Column, LogicalType, Value};
+use crate::sql::database::DatabaseStatement;
 use crate::sql::{self, SessionStatement, SetValue, Show};
 
 impl Session {
@@ -20,6 +21,7 @@ impl Session {
             data_type: LogicalType::Varchar,
         };
         Ok(match command {
+            SessionStatement::Database(DatabaseStatement::Backup { .. }) => vec![text("file")],
             SessionStatement::Show(Show::One(name)) => vec![text(name)],
             SessionStatement::Show(Show::All) => vec![text("name"), text("setting"), text("description")],
             SessionStatement::Fetch { name, .. } => self.cursor_columns(name)?,
@@ -156,7 +158,13 @@ impl Session {
                     "CLOSE CURSOR ALL"
                 }
             }
-            S::Database(statement) => self.database_command(statement)?,
+            S::Database(statement) => {
+                if let Some(file) = self.database_command(statement)? {
+                    let columns = self.command_columns(command)?;
+                    self.send_texts(&columns, &[vec![file]], formats, describe);
+                }
+                statement.command()
+            }
             S::Move => return Err(SessionError::new("0A000", "MOVE is not supported").into()),
             S::Notification { command } => {
                 return Err(SessionError::new("0A000", format!("{command} is not supported")).into());

@@ -1,4 +1,5 @@
-//! CREATE DATABASE and DROP DATABASE: who may, when, and what the client is told.
+//! CREATE DATABASE, DROP DATABASE and BACKUP DATABASE: who may, when, and what the
+//! client is told.
 //!
 //! Whoever runs sessions gives them a [`Keeper`], which knows the files and who
 //! has them open. Source for conditions, order and wording: PostgreSQL manual,
@@ -11,7 +12,7 @@ use super::run::explain;
 use super::transaction::State;
 use super::{Session, reply};
 use crate::config::names;
-use crate::engine;
+use crate::engine::{self, BackupError};
 use crate::sql::database::{DatabaseStatement, OptionError, check_options};
 
 /// Makes databases and removes them. Called on a session's own thread, which it
@@ -75,16 +76,18 @@ pub(super) fn not_in_a_block(statement: &DatabaseStatement) -> SessionError {
 }
 
 impl Session {
-    /// Runs CREATE DATABASE or DROP DATABASE and returns its tag.
+    /// Runs a statement about a whole database. Returns the file that it made, if that
+    /// is of interest.
     pub(super) fn database_command(
         &mut self,
         statement: &DatabaseStatement,
-    ) -> Result<&'static str, Failure> {
+    ) -> Result<Option<String>, Failure> {
         let malformed = matches!(statement, DatabaseStatement::Malformed(_));
         if malformed || self.transaction.state() != State::Idle {
             return Err(not_in_a_block(statement).into());
         }
-        if self.settings.read_only_by_default() {
+        let reads = matches!(statement, DatabaseStatement::Backup { .. });
+        if self.settings.read_only_by_default() && !reads {
             let command = statement.command();
             let message = format!("cannot execute {command} in a read-only transaction");
             return Err(SessionError::new("25006", message).into());
@@ -99,9 +102,30 @@ impl Session {
                 if_exists,
                 force,
             } => self.drop_database(name, *if_exists, *force)?,
+            DatabaseStatement::Backup { name } => return self.backup(name.as_deref()).map(Some),
             DatabaseStatement::Malformed(_) => {}
         }
-        Ok(statement.command())
+        Ok(None)
+    }
+
+    fn backup(&mut self, name: Option<&str>) -> Result<String, Failure> {
+        let database = self.owner.database.clone();
+        if !self.owner.admin {
+            let message = format!("must be owner of database {database}");
+            return Err(SessionError::new("42501", message).into());
+        }
+        if name.is_some_and(|name| name != database) {
+            let message = "a database is backed up by a session that is connected to it";
+            return Err(SessionError::new("0A000", message).into());
+        }
+        let handle = self.handle.clone();
+        let running = handle.begin(self.is_last_wish(), self.settings.timeouts().statement);
+        let made = self.connection.instance().backup(&|| handle.stopped().is_some());
+        let stopped = handle.stopped();
+        drop(running);
+        let made = made.map_err(|error| explain(error.into(), stopped))?;
+        tracing::info!(%database, file = %made.display(), "backed up");
+        Ok(made.to_string_lossy().into_owned())
     }
 
     fn create_database(&mut self, name: &str) -> Result<(), Failure> {
@@ -166,6 +190,31 @@ impl From<OptionError> for Failure {
             OptionError::Unsupported(..) => "0A000",
         };
         SessionError::new(sqlstate, error.to_string()).into()
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Failure {
+        match error {
+            BackupError::Stopped => SessionError::new("57014", "canceling statement due to user request"),
+            BackupError::Changed => SessionError::new("55006", error.to_string()),
+            BackupError::Nowhere => SessionError::new("0A000", error.to_string()),
+            BackupError::Running => SessionError::new("55006", error.to_string()),
+            BackupError::Space(..) => SessionError {
+                detail: Some(error.to_string().into()),
+                ..SessionError::new("53100", "there is no room for a backup")
+            },
+            BackupError::Io(error) => SessionError::new(
+                sqlstate_of(&error),
+                format!("the backup cannot be written: {error}"),
+            ),
+            // It may be about the copy, which is of no concern to others.
+            BackupError::Engine(error) => SessionError {
+                severity: Severity::Error,
+                ..error.into()
+            },
+        }
+        .into()
     }
 }
 

@@ -10,6 +10,7 @@ use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{Format, RowEncoder};
 use crate::engine::{self, Kind, Metrics, Outcome, Rows, Value};
+use crate::sql::CommandTag;
 
 /// What running a statement came to.
 pub(super) enum Ran {
@@ -125,6 +126,7 @@ impl Session {
         if plan.kind == Kind::Define {
             // Others see it when it commits; this session sees it now.
             self.transaction.changed_catalog = true;
+            self.transaction.made_schema |= plan.tag == CommandTag::plain("CREATE SCHEMA");
             self.connection.instance().catalog_changed();
         }
         // The engine may have stopped early without an error, when it was
@@ -179,6 +181,10 @@ impl Session {
     fn finish(&mut self, statement: &Arc<Statement>, kind: Kind) {
         if self.transaction.state() == State::Idle {
             self.transaction.changed_catalog = false;
+            if kind != Kind::Select {
+                let made_schema = std::mem::take(&mut self.transaction.made_schema);
+                self.connection.settle(made_schema);
+            }
             if kind == Kind::Define {
                 // A plan that another session made between its start and its
                 // commit has seen the catalog from before.

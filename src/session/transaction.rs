@@ -28,6 +28,8 @@ pub struct Transaction {
     state: State,
     /// The catalog was changed in it, which becomes visible when it commits.
     pub changed_catalog: bool,
+    /// A schema was made in it, see [`Connection::settle`].
+    pub made_schema: bool,
     /// The instance's generation when it began: plans that others made later may
     /// know things that this transaction must not see.
     pub generation: u64,
@@ -42,6 +44,7 @@ impl Transaction {
         Transaction {
             state: State::Idle,
             changed_catalog: false,
+            made_schema: false,
             generation: 0,
             begin: None,
             commit: None,
@@ -108,12 +111,15 @@ impl Transaction {
         if std::mem::take(&mut self.changed_catalog) {
             connection.instance().catalog_changed();
         }
+        let made_schema = std::mem::take(&mut self.made_schema);
+        connection.settle(made_schema && result.is_ok());
         result
     }
 
     /// Rolls back; whether DuckDB had one does not matter.
     pub fn rollback(&mut self, connection: &Connection) {
         self.state = State::Idle;
+        self.made_schema = false;
         let _ = run_cached(connection, &mut self.rollback, "ROLLBACK");
         if std::mem::take(&mut self.changed_catalog) {
             connection.instance().catalog_changed();

@@ -95,7 +95,7 @@ pub enum SessionStatement {
     Close(Option<String>),
     /// MOVE: a FETCH that shows nothing.
     Move,
-    /// CREATE DATABASE and DROP DATABASE.
+    /// CREATE DATABASE, DROP DATABASE and BACKUP DATABASE.
     Database(DatabaseStatement),
     /// LISTEN, NOTIFY and UNLISTEN.
     Notification {
@@ -252,6 +252,7 @@ impl<'a> Words<'a> {
             }
             "CREATE" if self.take("DATABASE") => Some(S::Database(database::create(&mut self))),
             "DROP" if self.take("DATABASE") => Some(S::Database(database::drop(&mut self))),
+            "BACKUP" if self.take("DATABASE") => Some(S::Database(database::backup(&mut self))),
             "LISTEN" => Some(S::Notification { command: "LISTEN" }),
             "UNLISTEN" => Some(S::Notification { command: "UNLISTEN" }),
             "NOTIFY" => Some(S::Notification { command: "NOTIFY" }),

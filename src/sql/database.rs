@@ -1,4 +1,5 @@
-//! CREATE DATABASE and DROP DATABASE, with the options that PostgreSQL knows.
+//! CREATE DATABASE and DROP DATABASE, with the options that PostgreSQL knows, and
+//! BACKUP DATABASE, which it does not.
 //!
 //! A database here is a file with one encoding and one order of characters, and
 //! configuration says who may use it. So an option is accepted if it asks for
@@ -25,7 +26,12 @@ pub enum DatabaseStatement {
         /// WITH (FORCE): its sessions are ended first.
         force: bool,
     },
-    /// Neither of them; the text is for the client.
+    /// BACKUP DATABASE [name]: a copy of the session's own database.
+    Backup {
+        /// The database's name, if it was said.
+        name: Option<String>,
+    },
+    /// None of them; the text is for the client.
     Malformed(String),
 }
 
@@ -58,6 +64,7 @@ impl DatabaseStatement {
         match self {
             DatabaseStatement::Create { .. } => "CREATE DATABASE",
             DatabaseStatement::Drop { .. } => "DROP DATABASE",
+            DatabaseStatement::Backup { .. } => "BACKUP DATABASE",
             DatabaseStatement::Malformed(_) => "",
         }
     }
@@ -133,6 +140,16 @@ pub(super) fn drop(words: &mut Words<'_>) -> DatabaseStatement {
             force,
         },
         false => malformed(),
+    }
+}
+
+/// What follows BACKUP DATABASE.
+pub(super) fn backup(words: &mut Words<'_>) -> DatabaseStatement {
+    let name = (!words.at_end()).then(|| words.name());
+    match name {
+        None => DatabaseStatement::Backup { name: None },
+        Some(Some(name)) if words.at_end() => DatabaseStatement::Backup { name: Some(name) },
+        Some(_) => DatabaseStatement::Malformed("syntax error in BACKUP DATABASE".to_owned()),
     }
 }
 

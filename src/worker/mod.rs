@@ -152,6 +152,7 @@ pub async fn run(config: WorkerConfig, sockets: Sockets) -> Result<(), WorkerErr
         extension_directory: config.extension_directory.clone(),
         extensions: config.extensions.clone(),
         file_access: config.file_access.clone(),
+        backup_directory: Some(config.data_dir.join("backup")),
         host: Some(answers.clone()),
     };
     let databases = Arc::new(Databases::new(config.data_dir.clone(), options, registry.clone()));
