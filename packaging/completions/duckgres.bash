@@ -25,6 +25,9 @@ _duckgres() {
             duckgres,help)
                 cmd="duckgres__subcmd__help"
                 ;;
+            duckgres,psql)
+                cmd="duckgres__subcmd__psql"
+                ;;
             duckgres,reload)
                 cmd="duckgres__subcmd__reload"
                 ;;
@@ -46,6 +49,9 @@ _duckgres() {
             duckgres__subcmd__help,help)
                 cmd="duckgres__subcmd__help__subcmd__help"
                 ;;
+            duckgres__subcmd__help,psql)
+                cmd="duckgres__subcmd__help__subcmd__psql"
+                ;;
             duckgres__subcmd__help,reload)
                 cmd="duckgres__subcmd__help__subcmd__reload"
                 ;;
@@ -65,7 +71,7 @@ _duckgres() {
 
     case "${cmd}" in
         duckgres)
-            opts="-h -V --config --mode --host --port --unix-socket-dir --data-dir --tls-mode --tls-min-version --cert --key --auth-peer --auth-cleartext --extension --extension-directory --file-access --memory-limit --threads --temp-directory --max-temp-directory-size --max-connections --max-failed-attempts --failed-attempt-window --ban-duration --max-connections-per-ip --ipv6-prefix --trusted-proxy --authentication-timeout --statement-timeout --idle-session-timeout --idle-in-transaction-session-timeout --shutdown-timeout --drain-timeout --reload-timeout --worker-binary --worker-count --worker-sockets --worker-queue-timeout --worker-queue-length --owner-timeout --database-idle-timeout --hang-timeout --orphan-timeout --worker-id --metrics-address --log-level --query-log --log-min-duration-statement --query-log-text --query-log-file --help --version check-config settings hash-password status reload restart-workers help"
+            opts="-h -V --config --mode --host --port --unix-socket-dir --data-dir --tls-mode --tls-min-version --cert --key --auth-peer --auth-cleartext --extension --extension-directory --file-access --memory-limit --threads --temp-directory --max-temp-directory-size --max-connections --max-failed-attempts --failed-attempt-window --ban-duration --max-connections-per-ip --ipv6-prefix --trusted-proxy --authentication-timeout --statement-timeout --idle-session-timeout --idle-in-transaction-session-timeout --shutdown-timeout --drain-timeout --reload-timeout --worker-binary --worker-count --worker-sockets --worker-queue-timeout --worker-queue-length --owner-timeout --database-idle-timeout --hang-timeout --orphan-timeout --worker-id --metrics-address --log-level --query-log --log-min-duration-statement --query-log-text --query-log-file --help --version check-config settings hash-password status reload restart-workers psql help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -499,7 +505,7 @@ _duckgres() {
             return 0
             ;;
         duckgres__subcmd__help)
-            opts="check-config settings hash-password status reload restart-workers help"
+            opts="check-config settings hash-password status reload restart-workers psql help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -541,6 +547,20 @@ _duckgres() {
             return 0
             ;;
         duckgres__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        duckgres__subcmd__help__subcmd__psql)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -599,6 +619,20 @@ _duckgres() {
         duckgres__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        duckgres__subcmd__psql)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

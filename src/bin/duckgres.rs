@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use duckgres::config::cli::{self, Action};
-use duckgres::config::{self, Config};
+use duckgres::config::{self, Config, Flags};
 use duckgres::control::status::{Ask, show};
 use duckgres::control::{self, Ended, Predecessor};
 use duckgres::{log, process};
@@ -46,6 +46,9 @@ fn main() -> ExitCode {
         Action::RestartWorkers(flags) => Config::locate(&flags)
             .map_err(Into::into)
             .and_then(restart_workers),
+        Action::Psql(arguments) => Config::locate(&Flags::default())
+            .map_err(Into::into)
+            .and_then(|data_dir| Err(control::become_psql(&data_dir, &arguments).into())),
     };
     outcome.unwrap_or_else(|error| {
         let error = error.to_string();

@@ -1,5 +1,6 @@
 //! The command line of `duckgres`, made from the table of settings.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub enum Action {
     Reload(Flags),
     /// Have a running server restart its workers, one after the other.
     RestartWorkers(Flags),
+    /// Become psql, on the server of this machine.
+    Psql(Vec<OsString>),
 }
 
 /// Reads the command line of this process. An error is a usage error, or what
@@ -52,6 +55,14 @@ fn action(matches: &ArgMatches) -> Action {
         },
         Some(("reload", matches)) => Action::Reload(flags(matches)),
         Some(("restart-workers", matches)) => Action::RestartWorkers(flags(matches)),
+        Some(("psql", matches)) => Action::Psql(
+            matches
+                .get_many::<OsString>("arguments")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        ),
         _ => Action::Run(flags(matches)),
     }
 }
@@ -98,6 +109,21 @@ pub fn command() -> Command {
              reason, if one does not",
         )
         .args(which_server());
+    let psql = Command::new("psql")
+        .about(
+            "Starts psql on the server of this machine, over its Unix socket: as the administrator \
+             `duckgres` for root, without a password; else as the user of the same name",
+        )
+        .disable_help_flag(true)
+        .arg(
+            Arg::new("arguments")
+                .value_name("ARGUMENT")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .value_parser(clap::value_parser!(OsString))
+                .help("What psql is given: `-c 'select 1'`, `-U alice sales`"),
+        );
     Command::new("duckgres")
         .version(env!("CARGO_PKG_VERSION"))
         .about("DuckDB as a PostgreSQL server")
@@ -113,6 +139,7 @@ pub fn command() -> Command {
         .subcommand(status)
         .subcommand(reload)
         .subcommand(restart_workers)
+        .subcommand(psql)
         .args_conflicts_with_subcommands(true)
 }
 

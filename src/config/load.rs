@@ -123,12 +123,6 @@ impl Config {
         match (&settings.tls_cert, &settings.tls_key) {
             (Some(_), None) => wrong("tls.cert", "tls.key must be set too".into()),
             (None, Some(_)) => wrong("tls.key", "tls.cert must be set too".into()),
-            (None, None) if settings.mode == Mode::ControlPlane && self.tls_mode() != TlsMode::Disable => {
-                wrong(
-                    "mode",
-                    "control-plane needs tls.cert and tls.key, or tls.mode: disable".into(),
-                )
-            }
             _ => {}
         }
         if settings.mode == Mode::ControlPlane && settings.users.is_empty() && !users_unreadable {

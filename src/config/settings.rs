@@ -76,7 +76,7 @@ macro_rules! settings {
 
 settings! {
     /// What this process is: `standalone` needs no configuration and runs its
-    /// worker itself; `control-plane` expects users and a certificate; `worker`
+    /// worker itself; `control-plane` expects users; `worker`
     /// is one worker, which inherits its sockets as systemd passes them.
     "mode" => mode: Mode { env: "DUCKGRES_MODE", flag: "mode", default: "standalone" }
 
@@ -117,13 +117,13 @@ settings! {
     /// The certificate chain, PEM, the server's own certificate first.
     "tls.cert" => tls_cert: Option<PathBuf> {
         env: "DUCKGRES_CERT", flag: "cert",
-        default: "" or "standalone: a self-signed one, made on first start",
+        default: "" or "a self-signed one in the data directory, made on first start",
     }
 
     /// The private key of the certificate, PEM.
     "tls.key" => tls_key: Option<PathBuf> {
         env: "DUCKGRES_KEY", flag: "key",
-        default: "" or "standalone: made together with the certificate",
+        default: "" or "made together with the certificate",
     }
 
     /// Who may log in: `name: password`, or a map. A password, there as `password`,

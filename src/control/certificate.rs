@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::data_dir::write_private;
 use super::error::StartError;
-use crate::config::{Config, Mode, TlsMode, TlsVersion};
+use crate::config::{Config, TlsMode, TlsVersion};
 use crate::tls::{self, Version};
 
 /// A certificate and its key, as TLS uses them.
@@ -26,8 +26,8 @@ pub struct Certificate {
     pub config: Arc<rustls::ServerConfig>,
 }
 
-/// The configured certificate; in standalone mode otherwise a self-signed one
-/// in the data directory; none if TLS is off.
+/// The configured certificate; otherwise a self-signed one in the data directory;
+/// none if TLS is off.
 pub fn load(config: &Config) -> Result<Option<Certificate>, StartError> {
     if config.tls_mode() == TlsMode::Disable {
         return Ok(None);
@@ -43,7 +43,7 @@ pub fn load(config: &Config) -> Result<Option<Certificate>, StartError> {
             }
             read(certificate, key, minimum, false).map(Some)
         }
-        _ if config.settings.mode == Mode::Standalone => {
+        _ => {
             let certificate = config.data_dir.join("server.crt");
             let key = config.data_dir.join("server.key");
             if !certificate.exists() || !key.exists() {
@@ -51,7 +51,6 @@ pub fn load(config: &Config) -> Result<Option<Certificate>, StartError> {
             }
             read(&certificate, &key, minimum, true).map(Some)
         }
-        _ => Ok(None),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -129,6 +129,15 @@ fn stored_name(prefix: &str, address: SocketAddr) -> String {
     format!("{prefix}{address}").replace([':', '[', ']', '%'], "_")
 }
 
+/// Where the Unix socket is if nobody says where, the best place first.
+pub fn usual_socket_directories(data_dir: &Path) -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .map(|path| path.join("duckgres"));
+    runtime.into_iter().chain([data_dir.join("run")]).collect()
+}
+
 /// The Unix socket where it was asked for; otherwise in the user's runtime
 /// directory or the data directory, and not at all if neither will do.
 fn open_unix_socket(
@@ -139,15 +148,8 @@ fn open_unix_socket(
     if let Some(directory) = &config.settings.unix_socket_dir {
         return UnixSocket::bind(directory, port, open).map(Some);
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let candidates = [
-        runtime.map(|path| path.join("duckgres")),
-        Some(config.data_dir.join("run")),
-    ];
     let mut last = None;
-    for directory in candidates.into_iter().flatten() {
+    for directory in usual_socket_directories(&config.data_dir) {
         match UnixSocket::bind(&directory, port, open) {
             Ok(socket) => return Ok(Some(socket)),
             Err(error @ StartError::SocketInUse(_)) => return Err(error),

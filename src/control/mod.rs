@@ -41,6 +41,7 @@ pub mod placement;
 pub mod pool;
 pub mod process;
 pub mod proxy;
+mod psql;
 mod questions;
 pub mod reload;
 pub mod restart;
@@ -65,5 +66,6 @@ mod server;
 
 pub use error::StartError;
 pub use hash_password::hash_password;
+pub use psql::{PsqlError, become_psql};
 pub use reload::Predecessor;
 pub use server::{Ended, check, run};

@@ -6,6 +6,7 @@
 //! boot        the first connection, workers found, files kept apart, the end
 //! handshakes  what survives that has only begun
 //! lives       what survives the restart and death of which process
+//! packages    installed, upgraded, removed, by dpkg and by rpm
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
 //! survival    sessions that go on in the next process of their worker
@@ -25,6 +26,7 @@ mod boot;
 mod handshakes;
 mod lives;
 mod machine;
+mod packages;
 mod reload;
 mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]

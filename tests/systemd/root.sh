@@ -11,7 +11,7 @@ rm -rf "$directory"
 archive=$(apt-get indextargets --format '$(REPO_URI)' \
     'Identifier: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' | head -n 1)
 # shellcheck disable=SC2086 # no archive is no word
-mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,libstdc++6 \
+mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,libstdc++6,postgresql-client,rpm \
     --setup-hook='mkdir -p "$1/opt/duckgres"' "$suite" "$directory" $archive >&2
 # The programs are bound to /opt/duckgres as a directory, so that a test can put
 # another version there; the units expect them in /usr/bin.

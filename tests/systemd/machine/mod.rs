@@ -49,15 +49,19 @@ impl Release {
 /// a machine that has not booted.
 macro_rules! on_each_release {
     ($($name:ident),+ $(,)?) => {
+        $crate::machine::on_each_release!(stage: $($name),+);
+    };
+    // `bare`: without duckgres.
+    ($kind:ident: $($name:ident),+ $(,)?) => {
         $(mod $name {
             use $crate::machine::{Machine, Release};
             #[test]
             fn on_debian_12() {
-                Machine::stage(Release::Bookworm).map(super::$name);
+                Machine::$kind(Release::Bookworm).map(super::$name);
             }
             #[test]
             fn on_debian_13() {
-                Machine::stage(Release::Trixie).map(super::$name);
+                Machine::$kind(Release::Trixie).map(super::$name);
             }
         })+
     };
@@ -85,6 +89,15 @@ impl Machine {
     /// A machine of that release with the units of this tree, nothing enabled,
     /// that has not booted. `None`, after saying why, where there can be none.
     pub fn stage(release: Release) -> Option<Machine> {
+        Machine::furnished(release, stage::furnish)
+    }
+
+    /// A machine of that release without duckgres.
+    pub fn bare(release: Release) -> Option<Machine> {
+        Machine::furnished(release, stage::furnish_bare)
+    }
+
+    fn furnished(release: Release, furnish: fn(&Path, &Path)) -> Option<Machine> {
         if let Err(missing) = stage::possible() {
             println!("skipped: {missing}");
             return None;
@@ -94,7 +107,7 @@ impl Machine {
         let name = format!("{}{}-{serial}", stage::PREFIX, std::process::id());
         let place = stage::machines().join(&name);
         stage::sweep();
-        stage::furnish(&root, &place);
+        furnish(&root, &place);
         Some(Machine {
             name,
             root,
@@ -111,6 +124,15 @@ impl Machine {
     /// A program of the machine, which a test may replace.
     pub fn program(&self, name: &str) -> PathBuf {
         self.place.join("programs/bin").join(name)
+    }
+
+    /// Configures a machine that has duckgres: the users `u0` to `u9`, a certificate,
+    /// no limits for one address, and the rest as in the text.
+    pub fn configure(&self, text: &str) {
+        let text = text.replacen("users:\n", &format!("users:\n{}", stage::users()), 1)
+            + "tls:\n  cert: /etc/duckgres/server.crt\n  key: /etc/duckgres/server.key\n\
+               rate_limit:\n  max_connections_per_ip: 0\n  max_failed_attempts: 0\n";
+        stage::configure_as(&self.place.join("etc"), &text);
     }
 
     /// Adds a file below the machine's /etc.

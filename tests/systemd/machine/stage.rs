@@ -65,7 +65,8 @@ pub fn root(suite: &str) -> PathBuf {
     // One after the other: each reads hundreds of packages.
     static MAKING: Mutex<()> = Mutex::new(());
     let _one = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let root = cache().join("roots").join(suite);
+    // Another number for another root.sh: an old root may be in use elsewhere.
+    let root = cache().join("roots").join(format!("{suite}-2"));
     if !root.join("complete").exists() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/root.sh");
         run(Command::new(script).arg(suite).arg(&root), "").success();
@@ -73,9 +74,19 @@ pub fn root(suite: &str) -> PathBuf {
     root
 }
 
-/// Lays out what the machine shares with the host.
+/// Lays out what the machine shares with the host, with duckgres in it.
 #[track_caller]
 pub fn furnish(root: &Path, place: &Path) {
+    furnish_bare(root, place);
+    let etc = place.join("etc");
+    install(&etc);
+    programs(&place.join("programs"));
+    configure(&etc);
+}
+
+/// The same without duckgres.
+#[track_caller]
+pub fn furnish_bare(root: &Path, place: &Path) {
     for name in ["journal", "programs/bin"] {
         fs::create_dir_all(place.join(name)).unwrap();
     }
@@ -83,9 +94,6 @@ pub fn furnish(root: &Path, place: &Path) {
     run(Command::new("cp").arg("-a").arg(root.join("etc")).arg(&etc), "").success();
     // With an identity the machine has booted before: nothing is preset.
     fs::write(etc.join("machine-id"), format!("{:032x}\n", std::process::id())).unwrap();
-    install(&etc);
-    programs(&place.join("programs"));
-    configure(&etc);
 }
 
 /// The units, users and directories of this tree.
@@ -136,19 +144,29 @@ fn place_file(from: &Path, to: &Path) {
     }
 }
 
+/// Ten users, one on each line, as they stand under `users:`.
+pub fn users() -> String {
+    (0..10).map(|i| format!("  u{i}: {PASSWORD}\n")).collect()
+}
+
 /// Ten users, a certificate, two workers' worth of nothing.
 fn configure(etc: &Path) {
-    let directory = etc.join("duckgres");
-    fs::create_dir(&directory).unwrap();
-    let users: String = (0..10).map(|i| format!("  u{i}: {PASSWORD}\n")).collect();
+    let users = users();
     let text = format!(
         "users:\n{users}tls:\n  cert: /etc/duckgres/server.crt\n  key: /etc/duckgres/server.key\n\
          rate_limit:\n  max_connections_per_ip: 0\n  max_failed_attempts: 0\n"
     );
+    configure_as(etc, &text);
+}
+
+/// That configuration, and a certificate.
+pub fn configure_as(etc: &Path, text: &str) {
+    let directory = etc.join("duckgres");
+    fs::create_dir_all(&directory).unwrap();
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
     let group = gid(etc, "duckgres");
     for (name, text) in [
-        ("duckgres.yaml", text),
+        ("duckgres.yaml", text.to_owned()),
         ("server.crt", certified.cert.pem()),
         ("server.key", certified.signing_key.serialize_pem()),
     ] {

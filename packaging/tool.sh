@@ -1,0 +1,9 @@
+#!/bin/sh
+# tool.sh CRATE VERSION: prints the path of a cargo subcommand, brought in from
+# crates.io if it is not there yet. Kept in ${DUCKGRES_CACHE:-${XDG_CACHE_HOME:-~/.cache}/duckgres}/tools.
+set -eu
+crate=$1 version=$2
+home=${DUCKGRES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/duckgres}/tools/$crate-$version
+[ -x "$home/bin/$crate" ] ||
+    cargo install --quiet --locked --version "=$version" --root "$home" "$crate" >&2
+printf '%s\n' "$home/bin/$crate"
