@@ -7,6 +7,7 @@
 //! handshakes  what survives that has only begun
 //! lives       what survives the restart and death of which process
 //! packages    installed, upgraded, removed, by dpkg and by rpm
+//! readme      the operator's tasks, by the README's own lines
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
 //! survival    sessions that go on in the next process of their worker
@@ -27,6 +28,7 @@ mod handshakes;
 mod lives;
 mod machine;
 mod packages;
+mod readme;
 mod reload;
 mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]

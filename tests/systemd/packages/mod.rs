@@ -4,7 +4,7 @@
 //! (`--nodeps`); its files and scripts are what is tested.
 
 mod deb;
-mod made;
+pub mod made;
 mod rpm;
 
 use std::fs;
