@@ -30,6 +30,7 @@ mod run;
 mod settings;
 mod simple;
 mod statement;
+mod temporary;
 mod transaction;
 
 use std::collections::HashMap;
@@ -48,6 +49,7 @@ pub use freeze::Pin;
 pub use handle::{Handle, Stop};
 pub use peer::Peer;
 pub use settings::{SERVER_VERSION, Timeouts};
+pub use temporary::Room;
 
 use zeroize::Zeroizing;
 
@@ -81,6 +83,8 @@ pub struct Policy {
     pub counters: Arc<Counters>,
     /// Makes and removes databases, if anybody does.
     pub keeper: Option<Arc<dyn Keeper>>,
+    /// For temporary tables on their way to another process.
+    pub room: Arc<Room>,
 }
 
 impl Policy {
@@ -125,8 +129,9 @@ pub struct Session {
     plans: PlanCache,
     /// Counted up to where it no longer matters.
     statements_run: u32,
-    /// A statement has run that may have left something in the connection.
-    left_traces: bool,
+    traces: freeze::Traces,
+    /// What is carried of the connection if the session is frozen before it runs again.
+    packed: Option<freeze::Packed>,
     began: SystemTime,
     /// The statement in hand has ended its transaction, and that was told.
     transaction_told: bool,
@@ -204,7 +209,8 @@ impl Session {
             portals: HashMap::new(),
             plans: PlanCache::default(),
             statements_run: 0,
-            left_traces: false,
+            traces: freeze::Traces::default(),
+            packed: None,
             began: SystemTime::now(),
             transaction_told: false,
             skip_until_sync: false,
@@ -305,6 +311,7 @@ impl Session {
     /// Serves the client until it has nothing to say or the session is over. A
     /// panic ends this session, with an error, and no other.
     pub fn run(&mut self) -> Pause {
+        self.unpack();
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let pause = match served {
             Ok(Ok(())) => Pause::Idle,

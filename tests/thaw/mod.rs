@@ -6,3 +6,4 @@ mod carried;
 mod pins;
 mod rig;
 mod stream;
+mod temporary;
