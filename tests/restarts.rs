@@ -8,12 +8,14 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use duckgres::handoff::frozen_versions;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::seen::scrape;
 use crate::support::message;
 use crate::support::processes::is_running;
-use crate::support::programs::{run, worker_of_next_version};
+use crate::support::programs::{run, status, worker_of_next_version};
 use crate::support::{Server, Session, Transport, eventually};
 
 /// Whether the tests are run against PostgreSQL.
@@ -93,6 +95,9 @@ impl Marked {
         let marker = format!("r{marker}");
         session.execute(&format!("set application_name = '{marker}'"));
         session.execute(&format!("prepare r_marked as select '{marker}' as a"));
+        session.execute(&format!(
+            "create temp table r_mine as select '{marker}' as a; create index r_by_a on r_mine (a)"
+        ));
         Self { session, marker }
     }
 
@@ -101,6 +106,7 @@ impl Marked {
         let Self { session, marker } = self;
         assert_eq!(session.rows("execute r_marked"), [marker.as_str()]);
         assert_eq!(session.rows("show application_name"), [marker.as_str()]);
+        assert_eq!(session.rows("select a from r_mine"), [marker.as_str()]);
     }
 }
 
@@ -253,9 +259,15 @@ fn sessions_go_up_to_the_next_version_and_an_older_one_says_that_it_cannot_read_
     for one in &mut sessions {
         assert_eq!(one.session.last_words(), [] as [&str; 0]);
     }
-    let said = "4 sessions of an earlier process are closed: a newer version of the program has frozen \
-                them, in format 2, and this one reads formats 1 to 1";
-    assert_eq!(server.log().matches(said).count(), 2, "{}", server.log());
+    let known = frozen_versions();
+    let said = format!(
+        "4 sessions of an earlier process are closed: a newer version of the program has frozen them, in \
+         format {}, and this one reads formats {} to {}",
+        known.end() + 1,
+        known.start(),
+        known.end()
+    );
+    assert_eq!(server.log().matches(&said).count(), 2, "{}", server.log());
     let mut again = Session::of(&server, "u0", Transport::Tls13);
     assert_eq!(again.rows("select i from r_kept"), ["42"]);
     Marked::new(&server, "u1", Transport::Tls12, 9).check();
@@ -290,6 +302,109 @@ fn a_server_that_stops_ends_its_sessions_as_ever() {
     assert_eq!(one.session.last_words(), ["Error FATAL 57P01"]);
 }
 
+/// As `duckgres status` says, of all workers.
+fn moved_sessions(server: &Server) -> u64 {
+    let status = status(server);
+    let workers = status["workers"].as_array().unwrap();
+    let moved = workers
+        .iter()
+        .map(|worker| worker["moved_sessions"].as_u64().unwrap());
+    moved.sum()
+}
+
+const ENDLESS: &str = "select count(*) from range(1000000) a, range(1000000) b";
+
+#[test]
+fn sessions_that_have_moved_are_stopped_by_those_who_may_wherever_they_are() {
+    if against_postgres() {
+        return;
+    }
+    let users: String = (0..9).map(|i| format!("  u{i}: not-a-secret\n")).collect();
+    let yaml = format!("users:\n  root: {{password: not-a-secret, admin: on}}\n{users}");
+    let of = |count: u32| format!("{yaml}worker_count: {count}\n");
+    let server = Server::configured(&of(3), ("root", "not-a-secret"), &[]);
+    let mut root = Session::of(&server, "root", Transport::Tls13);
+    let mut sessions: Vec<Marked> = (0..9)
+        .map(|i| Marked::new(&server, &format!("u{i}"), Transport::ALL[i % 4], i))
+        .collect();
+    let leaving = server.worker_process(3);
+    std::fs::write(server.scratch("duckgres.yaml"), of(2)).unwrap();
+    server.reload();
+    eventually("it leaves", || (!is_running(leaving)).then_some(()));
+    sessions.retain(|one| one.session.worker() == 3);
+    // Those of other workers are two at least; they may be in root's own, and are in both.
+    assert!(sessions.len() >= 2, "{}", sessions.len());
+    for one in &mut sessions {
+        one.check();
+        let key = one.session.key.clone();
+        let running = format!(
+            "select count(*) from pg_stat_activity where state = 'active' and pid = {}",
+            key.0
+        );
+        for by_request in [false, true] {
+            one.session.send(&message::query(ENDLESS));
+            eventually("it runs", || (root.rows(&running) == ["1"]).then_some(()));
+            // One that comes before the statement has really begun concerns nothing.
+            eventually("it is cancelled", || {
+                match by_request {
+                    true => Session::cancel(&key, &server, Transport::Tls13),
+                    false => drop(root.rows(&format!("select pg_cancel_backend({})", key.0))),
+                }
+                (root.rows(&running) == ["0"]).then_some(())
+            });
+            let answer = one.session.transcript();
+            assert!(answer[0].contains("57014"), "{answer:?}");
+            one.session.settle();
+        }
+        one.check();
+        let ended = root.rows(&format!("select pg_terminate_backend({})", key.0));
+        assert_eq!(ended, ["t"]);
+        assert_eq!(one.session.last_words(), ["Error FATAL 57P01"]);
+    }
+}
+
+#[test]
+fn what_a_restart_waits_for_is_seen_and_how_long_sessions_have_paused() {
+    if against_postgres() {
+        return;
+    }
+    let server = Server::duckgres(&["--metrics-address", "127.0.0.1:0"]);
+    let mut busy = Marked::new(&server, &server.user, Transport::Tls13, 1);
+    let mut bound = Marked::new(&server, &server.user, Transport::Tls12, 2);
+    busy.session.execute("begin");
+    bound
+        .session
+        .execute("create temp table r_bound (a int, b int generated always as (a))");
+    thread::scope(|scope| {
+        let restarting = scope.spawn(|| run(&mut restart_workers(&server), "").success());
+        let waits_for = |what: &str, reason: &str| {
+            eventually(what, || {
+                let status = status(&server);
+                let worker = &status["workers"][0];
+                let said = worker["in_the_way"].as_str()?;
+                (worker["state"] == "leaving" && said.contains(what)).then_some(())
+            });
+            let name = format!("duckgres_worker_sessions_pinned{{worker=\"1\",reason=\"{reason}\"}} 1\n");
+            eventually(&name, || scrape(&server).contains(&name).then_some(()));
+        };
+        waits_for("1 in a transaction", "transaction");
+        busy.session.execute("commit");
+        waits_for("1 with temporary tables", "temporary");
+        bound.session.execute("drop table r_bound");
+        let said = restarting.join().unwrap();
+        assert!(said.contains("2 sessions"), "{said}");
+    });
+    busy.check();
+    bound.check();
+    eventually("both have paused", || {
+        let count = "duckgres_session_pause_seconds_count{worker=\"1\"} 2\n";
+        scrape(&server).contains(count).then_some(())
+    });
+    let status = status(&server);
+    assert_eq!(status["workers"][0]["state"], "ready");
+    assert_eq!(status["workers"][0]["in_the_way"], "");
+}
+
 #[test]
 fn sessions_of_workers_that_are_not_configured_any_more_move_to_the_others() {
     if against_postgres() {
@@ -316,6 +431,14 @@ fn sessions_of_workers_that_are_not_configured_any_more_move_to_the_others() {
         one.check();
         assert_eq!(one.session.rows("select i from r_moved"), ["42"]);
     }
+    let moved = sessions.iter().filter(|one| one.session.worker() != 1).count();
+    assert_eq!(moved_sessions(&server), moved as u64);
+    server.reload();
+    assert_eq!(
+        moved_sessions(&server),
+        moved as u64,
+        "another process goes on counting"
+    );
     // Whoever moved is found by the id that it was given.
     let moved = sessions.iter_mut().find(|one| one.session.worker() == 3).unwrap();
     let key = moved.session.key.clone();

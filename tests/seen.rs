@@ -49,7 +49,7 @@ pub fn http(address: SocketAddr, request: &str) -> String {
 }
 
 #[track_caller]
-fn scrape(server: &Server) -> String {
+pub fn scrape(server: &Server) -> String {
     let answer = http(metrics_address(server), "GET /metrics");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.ends_with("\n# EOF\n"), "{answer}");

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use duckgres::proto::{AcceptConnection, Frozen, FrozenStatement, FrozenVariable, PeerFacts, Setting};
+use duckgres::proto::{
+    AcceptConnection, Frozen, FrozenRows, FrozenStatement, FrozenTemporary, FrozenVariable, PeerFacts, Setting,
+};
 use duckgres_fuzz::peer::{Kind, sign};
 // The counters in duckgres want to be registered with it.
 use libfuzzer_sys as _;
@@ -157,8 +159,18 @@ fn frozen() -> Frozen {
         r#type: "INTEGER".into(),
         value: Some("1".into()),
     };
+    let rows = FrozenRows {
+        table: "t".into(),
+        columns: 2,
+        fields: b"\x01\0\0\0a\xff\xff\xff\xff".to_vec(),
+    };
+    let temporary = FrozenTemporary {
+        definitions: vec!["CREATE TEMP TABLE t(a INTEGER)".into()],
+        rows: vec![rows.encode_to_vec()],
+        finishing: vec!["CREATE INDEX i ON t(a)".into()],
+    };
     Frozen {
-        version: 1,
+        version: 2,
         values: vec![setting("application_name", "x"), setting("my.own", "")],
         startup: vec![setting("application_name", "y")],
         search_path: Some("main".into()),
@@ -171,6 +183,7 @@ fn frozen() -> Frozen {
         state_change: 2,
         query: "select 1".into(),
         query_start: Some(3),
+        temporary: Some(temporary.encode_to_vec()),
     }
 }
 

@@ -73,7 +73,6 @@ async fn collect(pool: &Arc<Pool>, worker: &Worker) {
             break;
         }
     }
-    worker.tally.moved(moved);
     info!(
         worker = worker.id,
         moved, refused, "moved its sessions to other workers"
@@ -97,6 +96,7 @@ async fn bring(pool: &Pool, from: u16, mut session: Session) -> Result<(), &'sta
         match handoff::offer(&worker.handoff, session, ANSWER_WITHIN).await {
             Ok(()) => {
                 passage.moved(id, &user, &address);
+                worker.tally.moved();
                 return Ok(());
             }
             // The other worker may have it: it is given up here and there.

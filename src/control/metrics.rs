@@ -177,7 +177,7 @@ fn of_workers(workers: &[SeenWorker], census: &Census) -> Vec<Family> {
         ),
         each(
             "duckgres_worker_sessions_moved",
-            "Sessions of the worker that were brought to other workers",
+            "Sessions that the worker has got from workers that left",
             &|seen| Some(Number::Counter(seen.worker.tally.moved_sessions())),
         ),
         counted(

@@ -62,21 +62,22 @@ impl Tally {
         self.restarts.fetch_add(1, Relaxed);
     }
 
-    /// So many of its sessions were brought to other workers.
-    pub fn moved(&self, sessions: u64) {
-        self.moved.fetch_add(sessions, Relaxed);
+    /// It has a session now that a worker had which leaves.
+    pub fn moved(&self) {
+        self.moved.fetch_add(1, Relaxed);
     }
 
-    /// How many of its sessions have been brought to other workers.
+    /// How many sessions it has got from workers that left.
     pub fn moved_sessions(&self) -> u64 {
         self.moved.load(Relaxed)
     }
 
     /// Adds what another control plane has counted about the worker.
-    pub fn add(&self, handoffs: &proto::Histogram, failed_handoffs: u64, restarts: u64) {
+    pub fn add(&self, handoffs: &proto::Histogram, failed_handoffs: u64, restarts: u64, moved: u64) {
         self.handoffs.add(handoffs);
         self.failed_handoffs.fetch_add(failed_handoffs, Relaxed);
         self.restarts.fetch_add(restarts, Relaxed);
+        self.moved.fetch_add(moved, Relaxed);
     }
 
     /// How long the handoffs took that arrived.

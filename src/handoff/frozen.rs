@@ -21,7 +21,7 @@ const OLDEST: u32 = 1;
 /// programs it can be told which takes up the sessions of the other without running
 /// them: `grep -ao 'frozen sessions, format [0-9]*' duckgres-worker`.
 #[used]
-static WRITTEN: [u8; 28] = *b"frozen sessions, format 0001";
+static WRITTEN: [u8; 28] = *b"frozen sessions, format 0002";
 
 /// The formats of [`Frozen`] that this program reads. The last one is what it writes.
 pub fn frozen_versions() -> RangeInclusive<u32> {
@@ -43,6 +43,8 @@ pub struct Frozen {
     pub statements: Vec<FrozenStatement>,
     /// What SET VARIABLE has set.
     pub variables: Vec<FrozenVariable>,
+    /// Its temporary tables and views; none in format 1.
+    pub temporary: Option<FrozenTemporary>,
     /// Messages are passed over up to the next Sync.
     pub skip_until_sync: bool,
     /// Bytes for the socket that come before any others; over TLS, records.
@@ -83,11 +85,91 @@ pub struct FrozenVariable {
     pub value: Option<String>,
 }
 
+/// Temporary tables and views.
+pub struct FrozenTemporary {
+    /// Statements that make the tables, in their order.
+    pub definitions: Vec<String>,
+    /// What is in the tables.
+    pub rows: Vec<FrozenRows>,
+    /// Statements for when the rows are there, in their order.
+    pub finishing: Vec<String>,
+}
+
+/// The rows of a temporary table.
+pub struct FrozenRows {
+    /// Its name.
+    pub table: String,
+    /// How many columns it has.
+    pub columns: u32,
+    /// Row after row its fields, each a text of DuckDB's behind its length in four bytes,
+    /// little endian; of NULL the length is 2³² - 1.
+    pub fields: Zeroizing<Vec<u8>>,
+}
+
+impl FrozenTemporary {
+    /// In bytes, about.
+    pub fn size(&self) -> usize {
+        let statements = self.definitions.iter().chain(&self.finishing);
+        let statements: usize = statements.map(|statement| statement.len() + 64).sum();
+        let rows: usize = self.rows.iter().map(|rows| rows.fields.len() + 64).sum();
+        statements + rows
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let rows = self.rows.iter().map(|rows| {
+            let mut message = proto::FrozenRows {
+                table: rows.table.clone(),
+                columns: rows.columns,
+                fields: rows.fields.to_vec(),
+            };
+            let bytes = message.encode_to_vec();
+            message.fields.zeroize();
+            bytes
+        });
+        let mut message = proto::FrozenTemporary {
+            definitions: self.definitions.clone(),
+            rows: rows.collect(),
+            finishing: self.finishing.clone(),
+        };
+        let bytes = message.encode_to_vec();
+        message.rows.zeroize();
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<FrozenTemporary, StateError> {
+        let mut message = proto::FrozenTemporary::decode(bytes)?;
+        let rows = decoded(&message.rows, FrozenRows::decode);
+        message.rows.zeroize();
+        Ok(FrozenTemporary {
+            definitions: message.definitions,
+            rows: rows?,
+            finishing: message.finishing,
+        })
+    }
+}
+
+impl FrozenRows {
+    fn decode(bytes: &[u8]) -> Result<FrozenRows, StateError> {
+        let message = proto::FrozenRows::decode(bytes)?;
+        let fields = Zeroizing::new(message.fields);
+        let one = 4 * message.columns as usize;
+        if !fields.is_empty() && (one == 0 || one > fields.len()) {
+            return Err(StateError::Field("rows of a temporary table"));
+        }
+        Ok(FrozenRows {
+            table: present(message.table, "temporary table")?,
+            columns: message.columns,
+            fields,
+        })
+    }
+}
+
 /// Wipes what may hold a client's data; prost does not.
 pub(super) fn wipe(message: &mut proto::Frozen) {
     message.unsent_output.zeroize();
     message.statements.zeroize();
     message.variables.zeroize();
+    message.temporary.zeroize();
     message.query.zeroize();
 }
 
@@ -100,6 +182,7 @@ impl Frozen {
             search_path: self.search_path.clone(),
             statements: self.statements.iter().map(FrozenStatement::encode).collect(),
             variables: self.variables.iter().map(FrozenVariable::encode).collect(),
+            temporary: self.temporary.as_ref().map(FrozenTemporary::encode),
             skip_until_sync: self.skip_until_sync,
             unsent_output: self.unsent_output.to_vec(),
             began: micros(self.began),
@@ -122,6 +205,11 @@ impl Frozen {
             search_path: message.search_path.take(),
             statements: decoded(&message.statements, FrozenStatement::decode)?,
             variables: decoded(&message.variables, FrozenVariable::decode)?,
+            temporary: message
+                .temporary
+                .as_deref()
+                .map(FrozenTemporary::decode)
+                .transpose()?,
             skip_until_sync: message.skip_until_sync,
             unsent_output: Zeroizing::new(mem::take(&mut message.unsent_output)),
             began: time(message.began),

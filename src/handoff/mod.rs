@@ -31,7 +31,7 @@ pub mod pocket;
 
 pub use crate::proto::refused::Reason;
 pub use collect::{Collection, Collector, Fate};
-pub use frozen::{Frozen, FrozenStatement, FrozenVariable, frozen_versions};
+pub use frozen::{Frozen, FrozenRows, FrozenStatement, FrozenTemporary, FrozenVariable, frozen_versions};
 pub use receive::{Arrival, Incoming, Listener, Offer, ReceiveError};
 pub use send::{OfferError, offer, offer_with};
 pub use session::{CancelKey, CancelKeyLength, PeerFacts, Session, SessionState};

@@ -407,7 +407,7 @@ async fn messages_that_lie_are_refused_and_their_descriptors_closed() {
 async fn states_that_no_session_can_have_are_refused() {
     let house = house();
     type Change = fn(&mut crate::proto::AcceptConnection);
-    let changes: [Change; 15] = [
+    let changes: [Change; 17] = [
         |message| message.cancel_key.truncate(3),
         |message| message.cancel_key.resize(257, 0),
         |message| message.user.clear(),
@@ -430,6 +430,20 @@ async fn states_that_no_session_can_have_are_refused() {
         // A scale of 127.
         |message| message.frozen.as_mut().unwrap().statements[0].extend([0x20, 0x7f]),
         |message| message.frozen.as_mut().unwrap().variables.push(Vec::new()),
+        |message| message.frozen.as_mut().unwrap().temporary = Some(vec![0xff]),
+        |message| {
+            let rows = crate::proto::FrozenRows {
+                table: "t".to_owned(),
+                columns: u32::MAX,
+                fields: vec![0; 8],
+            };
+            let temporary = crate::proto::FrozenTemporary {
+                rows: vec![prost::Message::encode_to_vec(&rows)],
+                ..Default::default()
+            };
+            let bytes = prost::Message::encode_to_vec(&temporary);
+            message.frozen.as_mut().unwrap().temporary = Some(bytes);
+        },
     ];
     for change in changes {
         let (Session { socket, state }, far) = session();

@@ -16,10 +16,11 @@ use super::error::{Failure, Gone, SessionError};
 use super::handle::Handle;
 use super::settings::{Settings, Thawed};
 use super::statement::{PlanCache, Statement};
+use super::temporary::{self, Taken};
 use super::transaction::{State, Transaction};
 use super::{Owner, Policy, Session};
 use crate::engine::Connection;
-use crate::handoff::{self, Frozen, FrozenVariable, SessionState};
+use crate::handoff::{self, Frozen, FrozenTemporary, FrozenVariable, SessionState};
 use crate::sql::{quote_identifier, quote_literal};
 
 /// The longest state that a handoff carries is 64 MiB; this much of it is what
@@ -31,14 +32,46 @@ const LARGEST: usize = 48 << 20;
 struct Carried {
     search_path: Option<String>,
     variables: Vec<FrozenVariable>,
+    temporary: Option<FrozenTemporary>,
+}
+
+/// What statements may have left in the connection: to ask DuckDB for all of it would
+/// take longer than most of the sessions' statements.
+#[derive(Debug, Default)]
+pub(super) struct Traces {
+    pub(super) any: bool,
+    temporary: bool,
+    variables: bool,
+}
+
+impl Traces {
+    /// A statement runs that does more than to read and write rows.
+    pub(super) fn note(&mut self, sql: &str) {
+        let sql = sql.to_ascii_lowercase();
+        self.any = true;
+        // Nothing becomes temporary without this word somewhere: TEMP, TEMPORARY, or
+        // the catalog's name.
+        self.temporary |= sql.contains("temp");
+        self.variables |= sql.contains("variable");
+    }
+}
+
+/// What was asked of DuckDB, for as long as the session runs nothing.
+pub(super) struct Packed {
+    carried: Carried,
+    /// Of the catalog, which others change too.
+    generation: u64,
+    /// Given back with it: until they are frozen, all sessions have theirs.
+    _room: Option<Taken>,
 }
 
 impl Carried {
     fn size(&self) -> usize {
         let variables = self.variables.iter();
-        variables
+        let variables: usize = variables
             .map(|variable| variable.value.as_ref().map_or(0, String::len) + 64)
-            .sum()
+            .sum();
+        variables + self.temporary.as_ref().map_or(0, FrozenTemporary::size)
     }
 }
 
@@ -50,8 +83,9 @@ pub enum Pin {
     /// It is in the middle of something that belongs together: a pipeline before
     /// its Sync, or a portal that is open until then.
     Statement,
-    /// Its connection has what only lives as long as the connection: a temporary
-    /// table, view, macro, sequence or type, or a variable without a text.
+    /// Its connection has what only lives as long as the connection, and cannot be
+    /// carried along: a temporary macro, sequence or type, a temporary table that
+    /// refers to others or is too large, a variable without a text.
     Temporary,
     /// It has more than a handoff carries: half a message, statements, settings.
     Size,
@@ -79,24 +113,59 @@ impl fmt::Display for Pin {
 }
 
 impl Session {
-    /// Why the session cannot be frozen now. DuckDB is asked only if the session
-    /// has run what may have left something with it.
+    /// Why the session cannot be frozen now. What is to be carried of its connection
+    /// is packed, and kept until the session is [run](Session::run) or
+    /// [unpacked](Session::unpack).
     pub fn pin(&mut self) -> Option<Pin> {
-        self.carried().err()
+        self.pack().err()
     }
 
-    /// What is to be carried of its connection, or why the session stays.
-    fn carried(&mut self) -> Result<Carried, Pin> {
+    /// Does [`Session::pin`] ask DuckDB, which may take its time? Only if the session
+    /// has run what may have left something with it.
+    pub fn pin_takes_time(&self) -> bool {
+        let asks = self.traces.any || self.settings.sets_search_path();
+        asks && self.unrest().is_none() && !self.is_packed()
+    }
+
+    /// Lets go of what was packed: the session is not to be frozen now.
+    pub fn unpack(&mut self) {
+        self.packed = None;
+    }
+
+    fn is_packed(&self) -> bool {
+        let generation = self.connection.instance().generation();
+        let packed = self.packed.as_ref();
+        packed.is_some_and(|packed| packed.generation == generation)
+    }
+
+    fn pack(&mut self) -> Result<(), Pin> {
         if let Some(pin) = self.unrest() {
             return Err(pin);
         }
-        let mut carried = Carried::default();
-        if self.left_traces || self.settings.sets_search_path() {
-            // What DuckDB does not tell cannot be carried.
-            carried = self.ask_engine().map_err(|_| Pin::Temporary)?;
+        if !self.is_packed() {
+            self.packed = None;
+            let generation = self.connection.instance().generation();
+            let mut carried = Carried::default();
+            if self.traces.any || self.settings.sets_search_path() {
+                // What DuckDB does not tell cannot be carried.
+                carried = self.ask_engine().map_err(|_| Pin::Temporary)?;
+            }
+            let room = match &carried.temporary {
+                Some(temporary) => {
+                    let room = self.policy.room.take(temporary.size());
+                    Some(room.ok_or(Pin::Temporary)?)
+                }
+                None => None,
+            };
+            self.packed = Some(Packed {
+                carried,
+                generation,
+                _room: room,
+            });
         }
-        match self.size() + carried.size() {
-            0..=LARGEST => Ok(carried),
+        let carried = self.packed.as_ref().map_or(0, |packed| packed.carried.size());
+        match self.size() + carried {
+            0..=LARGEST => Ok(()),
             _ => Err(Pin::Size),
         }
     }
@@ -125,13 +194,18 @@ impl Session {
     /// # Errors
     /// The session, unchanged, and why it cannot be frozen now.
     pub fn freeze(mut self) -> Result<handoff::Session, (Box<Session>, Pin)> {
+        if let Err(pin) = self.pack() {
+            return Err((Box::new(self), pin));
+        }
         let Carried {
             search_path,
             variables,
-        } = match self.carried() {
-            Ok(carried) => carried,
-            Err(pin) => return Err((Box::new(self), pin)),
-        };
+            temporary,
+        } = self
+            .packed
+            .take()
+            .map(|packed| packed.carried)
+            .unwrap_or_default();
         // The last records: nothing is sealed here afterwards.
         let Ok(tls) = self.client.offer().and_then(|()| Ok(self.client.take_tls()?)) else {
             return Err((Box::new(self), Pin::Ending));
@@ -168,6 +242,7 @@ impl Session {
                 search_path,
                 statements,
                 variables,
+                temporary,
                 skip_until_sync: self.skip_until_sync,
                 unsent_output: unsent,
                 began: self.began,
@@ -262,10 +337,11 @@ impl Session {
             portals: HashMap::new(),
             plans: PlanCache::default(),
             statements_run: 0,
-            left_traces: false,
             has_failed: false,
             begun_with: None,
             epoch_begun_with: 0,
+            traces: Traces::default(),
+            packed: None,
             began: frozen.began,
             transaction_told: false,
             skip_until_sync: frozen.skip_until_sync,
@@ -279,6 +355,17 @@ impl Session {
         }
         session.tell_engine(&engine);
         session.tell_what_was_carried(frozen.search_path.as_deref(), &frozen.variables);
+        if let Some(packed) = &frozen.temporary {
+            session.traces.any = true;
+            session.traces.temporary = true;
+            if let Err(error) = temporary::unpack(&session.connection, packed) {
+                tracing::error!(backend_id, %error, "a session ends, whose temporary tables cannot be made again");
+                return Err(session.end(SessionError::fatal(
+                    "57P01",
+                    "terminating connection because its temporary tables could not be carried along",
+                )));
+            }
+        }
         Ok(session)
     }
 
@@ -312,7 +399,11 @@ impl Session {
             }
         }
         // It has what its predecessor had, which is to be asked for again.
-        self.left_traces = search_path.is_some() || !variables.is_empty();
+        self.traces = Traces {
+            any: search_path.is_some() || !variables.is_empty(),
+            temporary: false,
+            variables: !variables.is_empty(),
+        };
     }
 
     /// Bytes of its state that have no bound of their own.
@@ -328,22 +419,41 @@ impl Session {
     /// What DuckDB keeps for the connection, in a form that it takes again. An error
     /// if something has no such form.
     fn ask_engine(&mut self) -> Result<Carried, Failure> {
-        if self.left_traces && !self.texts(TEMPORARY)?.is_empty() {
-            return Err(SessionError::new("0A000", "there are temporary objects").into());
-        }
         let path = self.texts("SELECT current_setting('search_path')")?;
         let mut carried = Carried {
             // Empty is what it is at the beginning.
             search_path: path.into_iter().flatten().find(|path| !path.is_empty()),
-            variables: Vec::new(),
+            ..Carried::default()
         };
-        if self.left_traces {
+        if self.traces.variables {
             let names = self.texts("SELECT name FROM duckdb_variables()")?;
             for name in names.into_iter().flatten() {
                 carried.variables.push(self.variable(name)?);
             }
         }
+        // A table may also be temporary because that is where names are looked for.
+        if self.traces.temporary || self.settings.sets_search_path() {
+            carried.temporary = self.temporary(carried.search_path.as_deref())?;
+        }
         Ok(carried)
+    }
+
+    fn temporary(&self, search_path: Option<&str>) -> Result<Option<FrozenTemporary>, SessionError> {
+        // As `thaw` will do it.
+        let (values, startup) = self.settings.freeze();
+        let Thawed { engine, .. } = Settings::thaw(&self.owner.user, self.policy.timeouts(), values, startup);
+        let prepare = |connection: &Connection| {
+            for (_, statement) in &engine {
+                connection.run(statement)?;
+            }
+            search_path.map_or(Ok(()), |path| {
+                connection.run(&format!("SET search_path = {}", quote_literal(path)))
+            })
+        };
+        temporary::pack(&self.connection, prepare).map_err(|bound| {
+            tracing::debug!(backend_id = self.handle.backend_id(), %bound, "its temporary objects stay");
+            SessionError::new("0A000", "there are temporary objects")
+        })
     }
 
     fn variable(&mut self, name: String) -> Result<FrozenVariable, Failure> {
@@ -367,17 +477,6 @@ impl Session {
         }
     }
 }
-
-/// Whether there is something that dies with its connection. What a PIVOT leaves
-/// is made again by the next one.
-const TEMPORARY: &str = "SELECT 1 WHERE \
-    EXISTS (FROM duckdb_tables() WHERE temporary AND NOT internal) OR \
-    EXISTS (FROM duckdb_views() WHERE temporary AND NOT internal) OR \
-    EXISTS (FROM duckdb_sequences() WHERE temporary) OR \
-    EXISTS (FROM duckdb_functions() WHERE database_name = 'temp' AND NOT internal) OR \
-    EXISTS (FROM duckdb_types() WHERE database_name = 'temp' AND NOT internal \
-        AND NOT starts_with(type_name, '__pivot_enum_')) OR \
-    EXISTS (FROM duckdb_schemas() WHERE database_name = 'temp' AND NOT internal)";
 
 /// The variable's value in SQL.
 fn literal(variable: &FrozenVariable) -> String {

@@ -31,6 +31,7 @@ mod settings;
 mod simple;
 mod spare;
 mod statement;
+mod temporary;
 mod transaction;
 
 use std::collections::HashMap;
@@ -50,6 +51,7 @@ pub use handle::{Handle, Stop};
 pub use peer::Peer;
 pub use settings::{SERVER_VERSION, Timeouts};
 pub use spare::{Ground, Spare};
+pub use temporary::Room;
 
 use zeroize::Zeroizing;
 
@@ -83,6 +85,8 @@ pub struct Policy {
     pub counters: Arc<Counters>,
     /// Makes and removes databases, if anybody does.
     pub keeper: Option<Arc<dyn Keeper>>,
+    /// For temporary tables on their way to another process.
+    pub room: Arc<Room>,
 }
 
 impl Policy {
@@ -127,14 +131,15 @@ pub struct Session {
     plans: PlanCache,
     /// Counted up to where it no longer matters.
     statements_run: u32,
-    /// A statement has run that may have left something in the connection.
-    left_traces: bool,
     /// Some statement has failed.
     has_failed: bool,
     /// The settings of its beginning, of a session that may leave a [`Spare`], and
     /// [`Settings::epoch`] then.
     begun_with: Option<Box<[(String, String)]>>,
     epoch_begun_with: u64,
+    traces: freeze::Traces,
+    /// What is carried of the connection if the session is frozen before it runs again.
+    packed: Option<freeze::Packed>,
     began: SystemTime,
     /// The statement in hand has ended its transaction, and that was told.
     transaction_told: bool,
@@ -220,10 +225,11 @@ impl Session {
             portals: HashMap::new(),
             plans,
             statements_run,
-            left_traces: false,
             has_failed: false,
             begun_with: None,
             epoch_begun_with: 0,
+            traces: freeze::Traces::default(),
+            packed: None,
             began: SystemTime::now(),
             transaction_told: false,
             skip_until_sync: false,
@@ -329,6 +335,7 @@ impl Session {
     /// Serves the client until it has nothing to say or the session is over. A
     /// panic ends this session, with an error, and no other.
     pub fn run(&mut self) -> Pause {
+        self.unpack();
         let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         let pause = match served {
             Ok(Ok(())) => Pause::Idle,

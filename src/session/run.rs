@@ -113,7 +113,9 @@ impl Session {
         if parameters.len() != plan.parameters.len() {
             return Err(SessionError::new("42P02", "there is no parameter $1").into());
         }
-        self.left_traces |= plan.leaves_traces;
+        if plan.leaves_traces {
+            self.traces.note(&statement.sql);
+        }
         self.measure(plan.kind);
         for (index, value) in parameters.iter().enumerate() {
             plan.prepared.bind(index, value)?;

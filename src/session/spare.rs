@@ -68,7 +68,7 @@ impl Session {
         let settings = self.begun_with.take()?;
         let untouched = self.transaction.state() == State::Idle
             && !self.has_failed
-            && !self.left_traces
+            && !self.traces.any
             && !self.connection.has_run_helpers()
             && self.settings.epoch() == self.epoch_begun_with
             && !self.handle.is_ending();

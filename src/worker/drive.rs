@@ -276,11 +276,14 @@ async fn park(worker: &Worker, mut session: Session, place: &Place) -> io::Resul
         }
         if now.hold == Hold::Free {
             place.is_free();
+            session.unpack();
             if session.has_work() {
                 break;
             }
         } else {
-            let rest = match session.pin() {
+            let pin;
+            (session, pin) = look(worker, session).await?;
+            let rest = match pin {
                 None if now.hold == Hold::Freezing => return Ok(Parked::Still(session)),
                 None => Rest::Held,
                 Some(Pin::Ending) => break,
@@ -306,6 +309,20 @@ async fn park(worker: &Worker, mut session: Session, place: &Place) -> io::Resul
     }
     place.rests(Rest::Busy);
     Ok(Parked::Wanted(session))
+}
+
+/// Whether something keeps the session here.
+async fn look(worker: &Worker, mut session: Session) -> io::Result<(Session, Option<Pin>)> {
+    if !session.pin_takes_time() {
+        let pin = session.pin();
+        return Ok((session, pin));
+    }
+    let _turn = worker.freezer.turn().await;
+    let looked = tokio::task::spawn_blocking(move || {
+        let pin = session.pin();
+        (session, pin)
+    });
+    looked.await.map_err(io::Error::other)
 }
 
 /// What a session that waits for its client has got.

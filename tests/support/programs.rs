@@ -49,10 +49,10 @@ pub fn status(server: &Server) -> serde_json::Value {
     serde_json::from_str(&run(&mut command, "").success()).unwrap()
 }
 
-/// A worker of the next version: one that freezes sessions in the next format, and is
-/// otherwise this build's. `directory` also gets what it needs to be started from there.
+/// The worker of the next version: one that freezes sessions in the next format, and is
+/// otherwise this build's.
 #[track_caller]
-pub fn worker_of_next_version(directory: &Path) -> PathBuf {
+pub fn program_of_next_version() -> Vec<u8> {
     let ours = Path::new(env!("CARGO_BIN_EXE_duckgres-worker"));
     let format = "frozen sessions, format 000";
     let mut grep = Command::new("grep");
@@ -64,9 +64,16 @@ pub fn worker_of_next_version(directory: &Path) -> PathBuf {
     let place: usize = place.split(':').next().unwrap().parse().unwrap();
     let mut program = fs::read(ours).unwrap();
     program[place + format.len()] += 1;
+    program
+}
+
+/// The same as a file. `directory` also gets what it needs to be started from there.
+#[track_caller]
+pub fn worker_of_next_version(directory: &Path) -> PathBuf {
+    let ours = Path::new(env!("CARGO_BIN_EXE_duckgres-worker"));
     let next = directory.join("bin/duckgres-worker");
     fs::create_dir(directory.join("bin")).unwrap();
-    fs::write(&next, program).unwrap();
+    fs::write(&next, program_of_next_version()).unwrap();
     fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).unwrap();
     let libraries = ours.parent().unwrap().parent().unwrap().join("lib");
     symlink(libraries, directory.join("lib")).unwrap();

@@ -66,6 +66,11 @@ fn status_tells_what_an_operator_wants_to_know(mut machine: Machine) {
     // Nobody has to know where its data directory is.
     let asked = machine.run(&["duckgres", "status"]).success();
     assert!(asked.contains("ready"), "{asked}");
+    // Its workers are not its own to restart.
+    let refused = machine.run(&["duckgres", "restart-workers"]);
+    assert!(!refused.status.success());
+    let command = "systemctl restart 'duckgres-worker@*.service'";
+    assert!(refused.err.contains(command), "{refused:?}");
 }
 
 fn a_worker_that_is_enabled_later_is_found(mut machine: Machine) {

@@ -11,6 +11,7 @@
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
 //! survival    sessions that go on in the next process of their worker
+//! crowd       sixty-four of them, of all kinds of clients, again and again
 //! trial       all of it, under load
 //! ```
 //!
@@ -24,6 +25,7 @@
 )]
 
 mod boot;
+mod crowd;
 mod handshakes;
 mod lives;
 mod machine;

@@ -4,24 +4,25 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use duckgres::handoff::frozen_versions;
 use rustls::version;
 
 use crate::lives::{another_process, booted};
-use crate::machine::{Machine, Network, on_each_release};
+use crate::machine::{Machine, Network, Release, on_each_release};
 use crate::support::message::{bind, execute, parse_as, parse_statement, query, sync};
-use crate::support::programs::python;
+use crate::support::programs::{program_of_next_version, python};
 use crate::support::{Answer, Session, eventually};
 
-const ALL: &str = "duckgres-worker@*";
+pub const ALL: &str = "duckgres-worker@*";
 
 on_each_release!(
     a_session_survives_the_restart_of_its_worker,
     psql_and_psycopg_notice_a_pause,
-    sixty_four_clients_feel_ten_rolling_restarts_as_pauses,
+    sessions_go_up_to_the_next_version_and_an_older_one_says_that_it_cannot_read_them,
     every_acknowledged_commit_is_there_and_none_twice,
     a_long_transaction_and_a_long_statement_hold_up_nobody_and_finish,
     who_cannot_be_taken_along_is_told_so_in_the_end,
@@ -37,10 +38,10 @@ fn unit(id: u32) -> String {
 }
 
 /// A session that knows who it is, in three ways that a server must keep.
-struct Marked {
+pub struct Marked {
     session: Session,
     number: usize,
-    pauses: Vec<Duration>,
+    pub pauses: Vec<Duration>,
 }
 
 impl Marked {
@@ -78,7 +79,7 @@ impl Marked {
 }
 
 /// The pauses among answers: median, 99 % and the longest.
-fn quantiles(mut pauses: Vec<Duration>) -> String {
+pub fn quantiles(mut pauses: Vec<Duration>) -> String {
     pauses.sort_unstable();
     let at = |share: f64| pauses.get(((pauses.len() as f64 - 1.0) * share) as usize);
     format!(
@@ -148,14 +149,48 @@ fn the_sessions_of_a_worker_that_is_stopped_go_on_in_the_others(mut machine: Mac
     assert!(said.contains("left sessions to other workers"), "{said}");
 }
 
+fn sessions_go_up_to_the_next_version_and_an_older_one_says_that_it_cannot_read_them(mut machine: Machine) {
+    booted(&mut machine, &[1, 2]);
+    let mut marked = crowd(&machine.network(), 12, 4);
+    marked[0].session.execute("create table t as select 42 as i");
+    machine.replace_program("duckgres-worker", program_of_next_version());
+    // Into it, and from one of its processes to another.
+    for _ in 0..2 {
+        machine.systemctl(&["restart", ALL]);
+        marked.iter_mut().for_each(Marked::check);
+        assert_eq!(marked[0].session.rows("select i from t"), ["42"]);
+    }
+    machine.restore_program("duckgres-worker");
+    machine.systemctl(&["restart", ALL]);
+    for one in &mut marked {
+        assert_eq!(one.session.last_words(), [] as [&str; 0]);
+    }
+    let known = frozen_versions();
+    let said = format!(
+        "6 sessions of an earlier process are closed: a newer version of the program has frozen them, in \
+         format {}, and this one reads formats {} to {}",
+        known.end() + 1,
+        known.start(),
+        known.end()
+    );
+    let journal = machine.journal(&[]);
+    assert_eq!(journal.matches(&said).count(), 2, "{journal}");
+    // The databases are there, and serve.
+    let again = Marked::new(machine.connect("u0"), 1);
+    let mut marked = [again, Marked::new(machine.connect("u1"), 2)];
+    assert_eq!(marked[0].session.rows("select i from t"), ["42"]);
+    machine.systemctl(&["restart", ALL]);
+    marked.iter_mut().for_each(Marked::check);
+}
+
 /// A program that answers each line with a line.
-struct Talker {
+pub struct Talker {
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
 impl Talker {
-    fn start(mut command: Command) -> Talker {
+    pub fn start(mut command: Command) -> Talker {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -167,14 +202,14 @@ impl Talker {
 
     /// What it answers to that.
     #[track_caller]
-    fn ask(&mut self, line: &str) -> String {
+    pub fn ask(&mut self, line: &str) -> String {
         let mut stdin = self.child.stdin.as_ref().unwrap();
         writeln!(stdin, "{line}").unwrap();
         self.answers.next().expect("it has ended").unwrap()
     }
 
     #[track_caller]
-    fn leave(mut self) {
+    pub fn leave(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
     }
@@ -211,7 +246,7 @@ fn psql_and_psycopg_notice_a_pause(mut machine: Machine) {
 }
 
 /// Checks all of them again and again while `events` happen.
-fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
+pub fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let loops: Vec<_> = marked
@@ -234,130 +269,15 @@ fn in_a_loop(marked: Vec<Marked>, events: impl FnOnce()) -> Vec<Marked> {
     })
 }
 
-/// So many sessions of some users, over TLS.
-fn crowd(network: &Network, count: usize, users: usize) -> Vec<Marked> {
+/// So many sessions of some users, over TLS of both versions and without.
+pub fn crowd(network: &Network, count: usize, users: usize) -> Vec<Marked> {
+    let ways = [Some(&version::TLS13), Some(&version::TLS12), None];
     (0..count)
-        .map(|number| Marked::new(network.connect(&format!("u{}", number % users)), number))
-        .collect()
-}
-
-/// Sixteen connections that check themselves until standard input ends.
-const PSYCOPG_CROWD: &str = "
-import psycopg, sys, threading
-ready, done, failed = threading.Barrier(17), threading.Event(), []
-def check(connection, number):
-    found = connection.execute(f'select %s::int + {number}', [1000], prepare=True).fetchone()[0]
-    name = connection.execute('show application_name').fetchone()[0]
-    assert (found, name) == (1000 + number, f'psycopg {number}'), (found, name)
-def crowd(number):
-    try:
-        who = f'u{number % 6}'
-        with psycopg.connect(sys.argv[1], user=who, dbname=who, autocommit=True) as connection:
-            connection.execute(f\"set application_name = 'psycopg {number}'\")
-            ready.wait()
-            while not done.is_set():
-                check(connection, number)
-    except Exception as error:
-        failed.append(repr(error))
-        ready.abort()
-threads = [threading.Thread(target=crowd, args=[number]) for number in range(16)]
-[thread.start() for thread in threads]
-ready.wait()
-print(sys.stdin.readline().strip(), flush=True)
-sys.stdin.read()
-done.set()
-[thread.join() for thread in threads]
-sys.exit('; '.join(failed) or None)
-";
-
-/// tokio-postgres in a loop, without TLS.
-fn tokio_postgres(tcp: std::net::TcpStream, done: &AtomicBool) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(async {
-        tcp.set_nonblocking(true).unwrap();
-        let tcp = tokio::net::TcpStream::from_std(tcp).unwrap();
-        let (client, connection) = tokio_postgres::Config::new()
-            .user("u0")
-            .password("not-a-secret")
-            .application_name("tokio")
-            .connect_raw(tcp, tokio_postgres::NoTls)
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        let add = client.prepare("select $1::int + 40").await.unwrap();
-        while !done.load(Ordering::Relaxed) {
-            let sum: i32 = client.query_one(&add, &[&2]).await.unwrap().get(0);
-            let name: String = client
-                .query_one("show application_name", &[])
-                .await
-                .unwrap()
-                .get(0);
-            assert_eq!((sum, name.as_str()), (42, "tokio"));
-        }
-    });
-}
-
-/// Ends the loops, also when what happens meanwhile has failed.
-struct EndsLoops<'a>(&'a AtomicBool);
-
-impl Drop for EndsLoops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Over TLS, but for tokio-postgres.
-fn sixty_four_clients_feel_ten_rolling_restarts_as_pauses(mut machine: Machine) {
-    booted(&mut machine, &[1, 2, 3]);
-    let network = machine.network();
-    let to = "host=127.0.0.1 password=not-a-secret sslmode=require";
-    let mut psycopg = machine.command_in_network(Path::new(python().get_program()));
-    psycopg.args(["-c", PSYCOPG_CROWD, to]);
-    let mut psycopg = Talker::start(psycopg);
-    assert_eq!(psycopg.ask("all are here"), "all are here");
-    let psqls = [0, 1, 2, 3].map(|number| {
-        let mut psql = machine.command_in_network(Path::new("psql"));
-        let to = format!("{to} user=u{number} dbname=u{number}");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", &to]);
-        let mut psql = Talker::start(psql);
-        let prepared = "prepare add(int) as select $1 + 40; set application_name = 'psql'; select 1;";
-        assert_eq!(psql.ask(prepared), "1");
-        psql
-    });
-    let done = AtomicBool::new(false);
-    let marked = thread::scope(|scope| {
-        for mut psql in psqls {
-            let done = &done;
-            scope.spawn(move || {
-                while !done.load(Ordering::Relaxed) {
-                    assert_eq!(psql.ask("execute add(2);"), "42");
-                    assert_eq!(psql.ask("show application_name;"), "psql");
-                }
-                psql.leave();
-            });
-        }
-        for _ in 0..4 {
-            let (tcp, done) = (network.tcp().unwrap(), &done);
-            scope.spawn(move || tokio_postgres(tcp, done));
-        }
-        let _ends = EndsLoops(&done);
-        in_a_loop(crowd(&network, 40, 6), || {
-            for _ in 0..10 {
-                machine.systemctl(&["restart", ALL]);
-            }
+        .map(|number| {
+            let (user, way) = (format!("u{}", number % users), ways[number / users % 3]);
+            Marked::new(network.connect_over(way, &user), number)
         })
-    });
-    psycopg.leave();
-    print_what_took_how_long(&machine, 1);
-    let longest: Vec<Duration> = marked
-        .iter()
-        .filter_map(|one| one.pauses.iter().max().copied())
-        .collect();
-    println!("of each client the longest: {}", quantiles(longest));
-    println!(
-        "{}",
-        quantiles(marked.into_iter().flat_map(|one| one.pauses).collect())
-    );
+        .collect()
 }
 
 /// A writer inserts numbers; it knows which were acknowledged.
@@ -464,6 +384,83 @@ fn a_long_transaction_and_a_long_statement_hold_up_nobody_and_finish(mut machine
     println!("{}", quantiles(other.pauses));
 }
 
+/// Thirty seconds and twenty, which are the clients' own: each does something every
+/// second.
+#[test]
+fn a_transaction_of_thirty_seconds_and_a_query_of_twenty_finish_and_nobody_waits_for_them() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let Some(mut machine) = Machine::stage(Release::Trixie) else {
+        return;
+    };
+    booted(&mut machine, &[1]);
+    let network = machine.network();
+    let mut in_transaction = network.connect("u0");
+    in_transaction.execute("create table t (i int)");
+    in_transaction.execute("begin");
+    in_transaction.execute("insert into t values (0)");
+    let mut querying = network.connect_over(None, "u1");
+    querying.send(&query("select repeat('x', 1000) from range(200000)"));
+    let mut others = crowd(&network, 6, 2);
+    let before = machine.main_process(&unit(1));
+    machine.systemctl(&["restart", "--no-block", &unit(1)]);
+    says(&machine, 1, "1 in a transaction, 1 running a statement");
+    let checks = AtomicUsize::new(0);
+    let queried = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (machine, checks, queried) = (&machine, &checks, &queried);
+        let ends = scope.spawn(move || {
+            for number in 1..30 {
+                let checked = checks.load(Ordering::Relaxed);
+                thread::sleep(SECOND);
+                in_transaction.execute(&format!("insert into t values ({number})"));
+                eventually("others go on", || {
+                    (checks.load(Ordering::Relaxed) > checked).then_some(())
+                });
+            }
+            eventually("the query is over", || {
+                queried.load(Ordering::Relaxed).then_some(())
+            });
+            assert_eq!(machine.main_process(&unit(1)), before);
+            in_transaction.execute("commit");
+            in_transaction
+        });
+        let queries = scope.spawn(move || {
+            let mut rows = 0;
+            loop {
+                match querying.next_or_end().expect("an answer") {
+                    Answer::DataRow(_) => rows += 1,
+                    Answer::ReadyForQuery(_) => break,
+                    _ => continue,
+                }
+                if rows % 10_000 == 0 {
+                    thread::sleep(SECOND);
+                }
+            }
+            assert_eq!(rows, 200_000);
+            assert_eq!(
+                machine.main_process(&unit(1)),
+                before,
+                "there is the transaction still"
+            );
+            queried.store(true, Ordering::Relaxed);
+            querying
+        });
+        while !ends.is_finished() {
+            others.iter_mut().for_each(Marked::check);
+            checks.fetch_add(1, Ordering::Relaxed);
+        }
+        another_process(machine, &unit(1), before);
+        others.iter_mut().for_each(Marked::check);
+        let rows = ends.join().unwrap().rows("select count(*) from t");
+        assert_eq!(rows, ["30"]);
+        assert_eq!(queries.join().unwrap().rows("select 1"), ["1"]);
+    });
+    println!(
+        "{}",
+        quantiles(others.into_iter().flat_map(|one| one.pauses).collect())
+    );
+}
+
 fn who_cannot_be_taken_along_is_told_so_in_the_end(mut machine: Machine) {
     booted(&mut machine, &[1]);
     let yaml = machine.etc("duckgres/duckgres.yaml");
@@ -471,7 +468,7 @@ fn who_cannot_be_taken_along_is_told_so_in_the_end(mut machine: Machine) {
     std::fs::write(&yaml, format!("{text}drain_timeout: 4s\n")).unwrap();
     machine.systemctl(&["reload-or-restart", "duckgres.service"]);
     let mut bound = machine.connect("u0");
-    bound.execute("create temp table t as select 1 as i");
+    bound.execute("create temp table t (i int, j int generated always as (i)); insert into t values (1)");
     let mut in_transaction = machine.connect("u0");
     in_transaction.execute("begin");
     let mut other = Marked::new(machine.connect("u0"), 7);
@@ -564,7 +561,7 @@ fn what_was_on_its_way_is_answered_after_the_restart(mut machine: Machine) {
 }
 
 /// What a worker has noted of its restarts.
-fn print_what_took_how_long(machine: &Machine, id: u32) {
+pub fn print_what_took_how_long(machine: &Machine, id: u32) {
     let said = machine.journal(&["--unit", &unit(id), "--output=short-precise"]);
     let of_restarts = [
         "its turn",

@@ -45,7 +45,7 @@ fn a_reload_that_fails_is_felt_by_nobody(mut machine: Machine) {
     let good = std::fs::read_to_string(&configuration).unwrap();
     under_load(&machine, || {
         for script in ["exit 3", "kill -SEGV $$", "exec sleep infinity"] {
-            machine.replace_program("duckgres", &format!("#!/bin/sh\n{script}\n"));
+            machine.replace_program("duckgres", format!("#!/bin/sh\n{script}\n"));
             fails();
             machine.restore_program("duckgres");
         }

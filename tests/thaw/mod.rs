@@ -6,3 +6,4 @@ mod carried;
 mod pins;
 pub mod rig;
 mod stream;
+mod temporary;

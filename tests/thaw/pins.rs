@@ -57,27 +57,43 @@ fn a_pipeline_pins_from_its_first_bind_to_its_sync() {
 }
 
 #[test]
-fn temporary_objects_pin_as_long_as_they_are_there() {
+fn what_cannot_be_carried_pins_as_long_as_it_is_there() {
     let (mut rig, mut client) = Rig::new(Way::Plain);
     for (make, drop) in [
-        ("create temp table x (a int)", "drop table x"),
-        ("create temp view x as select 1 as a", "drop view x"),
+        (
+            "create temp table x (a int, b int generated always as (a + 1))",
+            "drop table x",
+        ),
+        (
+            "create temp table x (a int primary key, b int references x(a))",
+            "drop table x",
+        ),
+        // As a text it is a plain 1.
+        (
+            "create temp table x as select union_value(k := 1) as a",
+            "drop table x",
+        ),
+        (
+            "create temp table x as select repeat('x', 1000) as a from range(20000)",
+            "drop table x",
+        ),
+        // What it was made of is gone.
+        (
+            "create temp table y (a int); create temp view x as select a from y; drop table y",
+            "drop view x",
+        ),
         ("create temp macro x(a) as a", "drop macro x"),
         ("create temp sequence x", "drop sequence x"),
         ("create temp type x as enum ('a')", "drop type x"),
         (
-            "create temp table \"temp\".main.x as select 1 as a",
+            "create temp table x (a int, b int generated always as (a))",
             "discard temp",
         ),
-        ("create temp table x (a int)", "discard all"),
         (
-            "begin; create temporary table x as select 1 as a; commit",
-            "drop table x",
+            "create temp table x (a int, b int generated always as (a))",
+            "discard all",
         ),
-        (
-            "explain analyze create temp table x as select 1 as a",
-            "drop table x",
-        ),
+        ("begin; create temp sequence x; commit", "drop sequence x"),
         // As a text it is a plain 1.
         ("set variable x = union_value(k := 1)", "reset variable x"),
     ] {

@@ -13,9 +13,9 @@ use duckgres::{handoff, tls};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::support::PATIENCE;
 use crate::support::session::Session as Client;
 use crate::support::transport::{Road, tls_config};
+use crate::support::{PATIENCE, eventually};
 
 pub const KEY: [u8; 4] = [1, 2, 3, 4];
 pub const BACKEND: i32 = 42;
@@ -100,7 +100,12 @@ impl Rig {
     pub fn instance(&mut self) -> Arc<Instance> {
         let path: PathBuf = self.directory.path().join("analytics.duckdb");
         self.instance
-            .get_or_insert_with(|| Instance::open(&path, &Options::default()).unwrap())
+            // A process that another test is just starting has a copy of the lease.
+            .get_or_insert_with(|| {
+                eventually("the database opens", || {
+                    Instance::open(&path, &Options::default()).ok()
+                })
+            })
             .clone()
     }
 

@@ -26,6 +26,7 @@ pub fn gather(limits: &Limits, pool: &Pool, earlier: Option<(&CarriedState, Inst
         handoffs: Some(worker.tally.handoffs()),
         failed_handoffs: worker.tally.failed_handoffs(),
         restarts: worker.tally.restarts(),
+        moved: worker.tally.moved_sessions(),
     });
     let state = CarriedState {
         rejected: limits.rejected(),
@@ -81,9 +82,12 @@ pub fn add(state: &CarriedState, limits: &Limits, pool: &Pool) {
         let worker = u16::try_from(carried.id).ok().and_then(|id| pool.worker(id));
         if let Some(worker) = worker {
             let handoffs = carried.handoffs.clone().unwrap_or_default();
-            worker
-                .tally
-                .add(&handoffs, carried.failed_handoffs, carried.restarts);
+            worker.tally.add(
+                &handoffs,
+                carried.failed_handoffs,
+                carried.restarts,
+                carried.moved,
+            );
         }
     }
 }
@@ -113,6 +117,7 @@ fn less(mut state: CarriedState, earlier: &CarriedState) -> CarriedState {
         };
         worker.failed_handoffs = worker.failed_handoffs.saturating_sub(before.failed_handoffs);
         worker.restarts = worker.restarts.saturating_sub(before.restarts);
+        worker.moved = worker.moved.saturating_sub(before.moved);
         if let (Some(handoffs), Some(before)) = (&mut worker.handoffs, &before.handoffs) {
             subtract(handoffs, before);
         }

@@ -21,6 +21,15 @@ pub(super) fn some() -> Frozen {
             sql_type: "INTEGER".to_owned(),
             value: None,
         }],
+        temporary: Some(FrozenTemporary {
+            definitions: vec!["CREATE TEMP TABLE t(a INTEGER)".to_owned()],
+            rows: vec![FrozenRows {
+                table: "t".to_owned(),
+                columns: 1,
+                fields: Zeroizing::new(vec![1, 0, 0, 0, b'1']),
+            }],
+            finishing: vec!["CREATE INDEX i ON t(a)".to_owned()],
+        }),
         skip_until_sync: true,
         unsent_output: Zeroizing::new(vec![23, 3, 3]),
         began: time(1),
@@ -40,6 +49,7 @@ fn a_frozen_state_is_the_same_after_its_journey() {
     let frozen = again.frozen.unwrap();
     assert_eq!(frozen.statements[0].declared, [0, 1700]);
     assert_eq!(frozen.variables[0].value, None);
+    assert_eq!(*frozen.temporary.unwrap().rows[0].fields, [1, 0, 0, 0, b'1']);
     assert_eq!((frozen.began, frozen.query_start), (some().began, None));
     assert_eq!(*frozen.unsent_output, [23, 3, 3]);
 }
@@ -69,12 +79,17 @@ fn a_session_frozen_by_any_earlier_version_is_read() {
         let read = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap();
         assert_eq!(read.frozen.unwrap().statements[0].sql, "select $1");
     }
+    let mut message: crate::proto::AcceptConnection = prost::Message::decode(&bytes_of(&state)[..]).unwrap();
+    let frozen = message.frozen.as_mut().unwrap();
+    (frozen.version, frozen.temporary) = (1, None);
+    let read = SessionState::decode(&prost::Message::encode_to_vec(&message)).unwrap();
+    assert!(read.frozen.unwrap().temporary.is_none());
 }
 
 #[test]
 fn the_format_that_is_written_is_the_last_that_is_read() {
-    assert_eq!(frozen_versions(), 1..=1);
-    assert_eq!(some().to_message().version, 1);
+    assert_eq!(frozen_versions(), 1..=2);
+    assert_eq!(some().to_message().version, 2);
 }
 
 #[test]

@@ -83,6 +83,16 @@ impl Network {
         self.log_in_over(self.tcp().unwrap(), &version::TLS13, user)
     }
 
+    /// Logged in over TCP and TLS of that version, or without TLS.
+    #[track_caller]
+    pub fn connect_over(&self, version: Option<&'static SupportedProtocolVersion>, user: &str) -> Session {
+        let socket = self.tcp().unwrap();
+        match version {
+            Some(version) => self.log_in_over(socket, version, user),
+            None => log_in(Session::on(Road::Tcp(socket)), user),
+        }
+    }
+
     /// The same on a connection that there is.
     #[track_caller]
     pub fn log_in_over(

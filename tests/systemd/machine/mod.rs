@@ -277,11 +277,11 @@ impl Machine {
         self.command(words).output().unwrap().status.success()
     }
 
-    /// Another version of a program: this script.
-    pub fn replace_program(&self, name: &str, script: &str) {
+    /// Another version of a program: this one, or a script.
+    pub fn replace_program(&self, name: &str, other: impl AsRef<[u8]>) {
         let program = self.place.join("programs/bin").join(name);
         fs::rename(&program, program.with_extension("good")).unwrap();
-        fs::write(&program, script).unwrap();
+        fs::write(&program, other).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
