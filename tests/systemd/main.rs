@@ -9,6 +9,7 @@
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
 //! survival    sessions that go on in the next process of their worker
+//! pinned      those that cannot yet, and are waited for
 //! crowd       sixty-four of them, of all kinds of clients, again and again
 //! trial       all of it, under load
 //! ```
@@ -27,6 +28,7 @@ mod crowd;
 mod handshakes;
 mod lives;
 mod machine;
+mod pinned;
 mod reload;
 mod rolling;
 #[allow(dead_code, unused_imports, reason = "the other tests need more of it")]
