@@ -105,13 +105,16 @@ fn a_session_survives_the_restart_of_its_worker(mut machine: Machine) {
         .map(|(s, n)| Marked::new(s, n))
         .collect();
     marked[0].session.execute("create table t as select 42 as i");
+    for one in &mut marked {
+        one.session.execute("create temp table mine as select 43 as i");
+    }
     for _ in 0..3 {
         let before = machine.main_process(&unit(1));
         machine.systemctl(&["restart", &unit(1)]);
         assert_ne!(machine.main_process(&unit(1)), before);
         for one in &mut marked {
             one.check();
-            assert_eq!(one.session.rows("select i from t"), ["42"]);
+            assert_eq!(one.session.rows("select t.i, mine.i from t, mine"), ["42|43"]);
         }
         // The store is empty again.
         machine.await_property(&unit(1), "NFileDescriptorStore", "0");
@@ -132,12 +135,13 @@ fn the_sessions_of_a_worker_that_is_stopped_go_on_in_the_others(mut machine: Mac
         .collect();
     for one in &mut marked {
         one.session.execute("create table t as select 42 as i");
+        one.session.execute("create temp table mine as select 43 as i");
     }
     machine.systemctl(&["stop", "duckgres-worker@1.socket", &unit(1)]);
     assert_eq!(machine.property(&unit(1), "ActiveState"), "inactive");
     for one in &mut marked {
         one.check();
-        assert_eq!(one.session.rows("select i from t"), ["42"]);
+        assert_eq!(one.session.rows("select t.i, mine.i from t, mine"), ["42|43"]);
     }
     // New ones find the databases where they are now.
     for user in ["u0", "u1"] {
