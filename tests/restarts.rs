@@ -384,12 +384,22 @@ fn what_a_restart_waits_for_is_seen_and_how_long_sessions_have_paused() {
                 let said = worker["in_the_way"].as_str()?;
                 (worker["state"] == "leaving" && said.contains(what)).then_some(())
             });
-            let name = format!("duckgres_worker_sessions_pinned{{worker=\"1\",reason=\"{reason}\"}} 1\n");
-            eventually(&name, || scrape(&server).contains(&name).then_some(()));
+            let reason = format!("reason=\"{reason}\"");
+            eventually(&reason, || {
+                let text = scrape(&server);
+                let mut lines = text.lines();
+                lines
+                    .any(|line| {
+                        line.starts_with("duckgres_worker_sessions_pinned{")
+                            && line.contains(&reason)
+                            && line.ends_with(" 1")
+                    })
+                    .then_some(())
+            });
         };
-        waits_for("1 in a transaction", "transaction");
+        waits_for("1 transaction", "transaction");
         busy.session.execute("commit");
-        waits_for("1 with temporary tables", "temporary");
+        waits_for("1 temporary", "temporary");
         bound.session.execute("drop table r_bound");
         let said = restarting.join().unwrap();
         assert!(said.contains("2 sessions"), "{said}");

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use duckgres::proto::{
-    AcceptConnection, Frozen, FrozenRows, FrozenStatement, FrozenTemporary, FrozenVariable, PeerFacts, Setting,
+    AcceptConnection, Frozen, FrozenRows, FrozenStatement, FrozenTemporary, FrozenVariable, PeerFacts,
+    Setting,
 };
 use duckgres_fuzz::peer::{Kind, sign};
 // The counters in duckgres want to be registered with it.

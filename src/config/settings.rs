@@ -264,7 +264,8 @@ settings! {
 
     /// How long a worker that is restarted waits for sessions that cannot go on in its
     /// next process, because they are in a transaction, run a statement, or have
-    /// temporary tables. Then it ends them, and is restarted with the others.
+    /// temporary tables that cannot go along. Then it ends them, and is restarted with
+    /// the others.
     "drain_timeout" => drain_timeout: Duration {
         env: "DUCKGRES_DRAIN_TIMEOUT", flag: "drain-timeout", default: "5m",
     }

@@ -11,6 +11,7 @@
 //! reload      another process takes the control plane's place
 //! rolling     restarts of all workers, one after the other
 //! survival    sessions that go on in the next process of their worker
+//! pinned      those that cannot yet, and are waited for
 //! crowd       sixty-four of them, of all kinds of clients, again and again
 //! trial       all of it, under load
 //! ```
@@ -30,6 +31,7 @@ mod handshakes;
 mod lives;
 mod machine;
 mod packages;
+mod pinned;
 mod readme;
 mod reload;
 mod rolling;
