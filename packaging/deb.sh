@@ -13,14 +13,14 @@ while [ $# -gt 0 ]; do
     case $1 in
         --profile) profile=$2; shift ;;
         --version) version=$2; shift ;;
-        --fast) fast=--fast ;;
+        --fast) fast="--fast --compress-type gz" ;;
         --no-build) build=no ;;
         *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
-tool=$(packaging/tool.sh cargo-deb 3.8.0)
+tool=$(packaging/tool.sh cargo-deb)
 [ "$build" = no ] || cargo build --locked --bins --profile "$profile"
 packaging/stage.sh --profile "$profile" --version "$version"
 mkdir -p target/debian

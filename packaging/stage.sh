@@ -65,7 +65,6 @@ printf 'duckgres (%s) stable; urgency=medium\n\n  * What is new stands in the hi
     gzip -9n >"$stage/changelog.gz"
 lay 644 "$stage/changelog.gz" $doc/changelog.gz
 for page in packaging/man/*.[1-8]; do
-    [ -e "$page" ] || continue
     gzip -9n <"$page" >"$stage/page.gz"
     lay 644 "$stage/page.gz" "usr/share/man/man${page##*.}/${page##*/}.gz"
 done
@@ -73,15 +72,14 @@ for file in packaging/completions/*; do
     case ${file##*/} in
         *.bash) place=bash-completion/completions/$(basename "$file" .bash) ;;
         *.fish) place=fish/vendor_completions.d/${file##*/} ;;
-        _*) place=zsh/site-functions/${file##*/} ;;
+        # zsh's is where the distribution has it; see Cargo.toml.
         *) continue ;;
     esac
     lay 644 "$file" "usr/share/$place"
 done
-[ ! -d packaging/monitoring ] || (cd packaging/monitoring && find . -type f) | while read -r file; do
-    lay 644 "packaging/monitoring/$file" "usr/share/duckgres/monitoring/${file#./}"
+for file in packaging/monitoring/*; do
+    lay 644 "$file" "usr/share/duckgres/monitoring/${file##*/}"
 done
-[ ! -e packaging/lintian-overrides ] || lay 644 packaging/lintian-overrides usr/share/lintian/overrides/duckgres
 
 for script in packaging/scripts/*.*; do
     name=${script##*/}
