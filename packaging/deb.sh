@@ -13,7 +13,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --profile) profile=$2; shift ;;
         --version) version=$2; shift ;;
-        --fast) fast="--fast --compress-type gz" ;;
+        --fast) fast=--fast ;;
         --no-build) build=no ;;
         *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
