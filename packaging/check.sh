@@ -31,6 +31,9 @@ printf '%s\n' "$first"
 [ "$first" = "$second" ] || { printf 'another time:\n%s\n' "$second"; exit 1; }
 
 ! need lintian || lintian --allow-root --fail-on error,warning --tag-display-limit 0 target/debian/*.deb
+for page in man1/duckgres.1 man8/duckgres-worker.8; do
+    [ -e "target/package/root/usr/share/man/$page.gz" ] || { echo "$page is missing"; exit 1; }
+done
 ! need rpmlint || for package in target/generate-rpm/*.rpm; do
     rpmlint --strict --config packaging/rpmlint.toml "$package"
 done

@@ -26,7 +26,7 @@ pub enum DatabaseStatement {
         /// WITH (FORCE): its sessions are ended first.
         force: bool,
     },
-    /// BACKUP DATABASE [name]: a copy of the session's own database.
+    /// `BACKUP DATABASE [name]`: a copy of the session's own database.
     Backup {
         /// The database's name, if it was said.
         name: Option<String>,
