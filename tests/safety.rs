@@ -363,3 +363,24 @@ fn no_statement_reaches_another_database_the_configuration_or_its_own_file() {
         ["7"]
     );
 }
+
+#[test]
+fn the_catalogs_cannot_be_changed_by_the_name_of_their_database() {
+    let Some(server) = private() else { return };
+    let mut session = Session::over(&server, Transport::Tcp);
+    session.query("select count(*) from pg_class");
+    assert_refused(
+        &mut session,
+        &[
+            "drop view __duckgres.pg.pg_class",
+            "create table \"__DuckGres\".pg.mine (i int)",
+            "insert into __duckgres.pg.pg_cast select 1",
+            "copy __duckgres.pg.pg_cast from stdin",
+            "use __duckgres.pg",
+            "set search_path = '__duckgres.pg'",
+            "set schema = '__duckgres.pg'",
+            "detach __duckgres",
+            "prepare p as drop view __duckgres.pg.pg_class",
+        ],
+    );
+}

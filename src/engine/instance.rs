@@ -3,8 +3,8 @@
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use duckdb::ffi;
 
@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::helpers::{Helpers, Running};
 use super::host::{self, Host, Introductions};
 use super::{Error, Lease, LeaseError};
+use crate::sql::catalog;
 
 /// How an instance is opened.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +50,10 @@ pub struct Instance {
     dead: AtomicBool,
     /// A new schema is only in the WAL.
     unsettled: AtomicBool,
+    /// Loaded by configuration.
+    extensions: Vec<String>,
+    /// Have PostgreSQL's catalogs been made?
+    catalogs: Mutex<bool>,
     /// In bytes; 0 is DuckDB's own default.
     memory_limit: AtomicU64,
     introductions: Arc<Introductions>,
@@ -139,6 +144,8 @@ impl Instance {
             generation: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             unsettled: AtomicBool::new(false),
+            extensions: options.extensions.clone(),
+            catalogs: Mutex::new(false),
             memory_limit: AtomicU64::new(options.memory_limit.unwrap_or(0)),
             introductions: Arc::default(),
             backups,
@@ -237,6 +244,36 @@ impl Instance {
     /// for what it folded into them (macros, for example).
     pub fn catalog_changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Makes PostgreSQL's catalogs, so that what [`crate::sql::rewrite`] names is
+    /// there. Only the first call does something, and takes some 10 ms.
+    ///
+    /// # Errors
+    /// DuckDB's, without the position in a text that nobody has seen.
+    pub fn make_catalogs(self: &Arc<Self>) -> Result<(), Error> {
+        self.made_catalogs().map_err(|mut error| {
+            error.position = None;
+            error
+        })
+    }
+
+    fn made_catalogs(self: &Arc<Self>) -> Result<(), Error> {
+        let mut made = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            let connection = self.connect()?;
+            connection.run(&format!(
+                "ATTACH IF NOT EXISTS ':memory:' AS {}",
+                catalog::DATABASE
+            ))?;
+            connection.run("BEGIN TRANSACTION")?;
+            for statement in catalog::definitions(&self.extensions) {
+                connection.run(&statement)?;
+            }
+            connection.run("COMMIT")?;
+            *made = true;
+        }
+        Ok(())
     }
 
     pub(super) fn unsettle(&self) {

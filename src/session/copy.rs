@@ -46,11 +46,16 @@ impl Session {
 
     fn copy_out(&mut self, copy: &CopyStatement) -> Result<u64, Failure> {
         let query = match &copy.subject {
-            Subject::Query(query) => {
-                self.policy.check(query)?;
-                query.clone()
-            }
+            Subject::Query(query) => query.clone(),
             Subject::Table { name, columns } => format!("SELECT {} FROM {name}", column_list(columns, "*")),
+        };
+        self.policy.check(&query)?;
+        let query = match sql::rewrite(&query) {
+            Some(rewritten) => {
+                self.connection.instance().make_catalogs()?;
+                rewritten
+            }
+            None => query,
         };
         let prepared = self.connection.prepare(&query)?;
         let mut rows = match prepared.kind() {
@@ -90,6 +95,7 @@ impl Session {
             return Err(SessionError::new("42601", "COPY FROM needs a table").into());
         };
         let query = format!("SELECT {} FROM {name}", column_list(columns, "*"));
+        self.policy.check(&query)?;
         let columns = self.connection.prepare(&query)?.columns();
         let options = options(copy, &columns)?;
         let own_transaction = self.transaction.state() == State::Idle;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::{Failure, Gone, SessionError};
 use super::handle::Stop;
 use super::portal::{Cursor, Progress, Sent, check_stop, shutdown, timed_out};
-use super::statement::{Currency, CurrentPlan, Statement, same_row};
+use super::statement::{Currency, CurrentPlan, Statement, named_as_in_postgresql, same_row};
 use super::transaction::State;
 use super::{Session, reply};
 use crate::encode::{Format, RowEncoder};
@@ -142,7 +142,7 @@ impl Session {
             self.finish(statement, kind);
             return Ok(Ran::Complete(tag, count));
         }
-        let columns = rows.columns();
+        let columns = named_as_in_postgresql(rows.columns());
         if columns.len() != plan.columns.len() || (!describe && !same_row(&columns, &plan.columns)) {
             return Err(SessionError::new("0A000", "cached plan must not change result type").into());
         }

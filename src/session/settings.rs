@@ -17,7 +17,7 @@ use super::duration;
 use super::error::SessionError;
 use super::peer::Liveness;
 use crate::encode;
-use crate::sql::{Scope, quote_literal};
+use crate::sql::{Scope, policy, quote_literal};
 
 /// A parameter that the server knows.
 struct Known {
@@ -432,6 +432,7 @@ impl Settings {
                 duration::show(wanted.unwrap_or_default())
             }
             Kind::Liveness(which) => which.set(&mut self.liveness, value).ok_or_else(invalid)?,
+            Kind::Engine(_) if policy::names_the_catalogs(value) => return Err(invalid()),
             Kind::Text | Kind::Engine(_) => value.to_owned(),
             Kind::Choice(choices) => {
                 let choice = choices

@@ -67,7 +67,10 @@ impl Session {
         match sql::classify(statement) {
             Some(_) => Ok(()),
             None if sql::copy::parse(statement).is_some() => Ok(()),
-            None => self.connection.parse(statement),
+            None => match sql::rewrite(statement) {
+                Some(statement) => self.connection.parse(&statement),
+                None => self.connection.parse(statement),
+            },
         }
     }
 

@@ -261,7 +261,18 @@ impl Plan {
             ..
         } = statement;
         policy.check(sql)?;
-        let mut prepared = connection.prepare(sql)?;
+        let rewritten = sql::rewrite(sql);
+        if rewritten.is_some() {
+            connection.instance().make_catalogs()?;
+        }
+        let text = rewritten.as_deref().unwrap_or(sql);
+        let mut prepared = connection.prepare(text).map_err(|mut error| {
+            if rewritten.is_some() {
+                // It points into a text that the client has not seen.
+                error.position = None;
+            }
+            error
+        })?;
         check_kind(&prepared, sql)?;
         let count = prepared.parameter_count();
         let deduced: Vec<LogicalType> = (0..count).map(|index| prepared.parameter_type(index)).collect();
@@ -273,12 +284,11 @@ impl Plan {
             })
             .collect();
         if casts.iter().any(Option::is_some) {
-            let text = replace_parameters(sql, |number, parameter| {
+            let text = replace_parameters(text, |number, parameter| {
                 let cast = casts.get(number)?.as_ref()?;
                 Some(format!("CAST({parameter} AS {})", encode::sql_name(cast)))
             });
             prepared = connection.prepare(&text).map_err(|mut error| {
-                // It points into a text that the client has not seen.
                 error.position = None;
                 error
             })?;
@@ -314,7 +324,7 @@ impl Plan {
                         .iter()
                         .any(|column| column.data_type == LogicalType::Unknown) =>
                 {
-                    let nulls = replace_parameters(sql, |number, _| {
+                    let nulls = replace_parameters(text, |number, _| {
                         let target = &parameters.get(number)?.target;
                         Some(format!("CAST(NULL AS {})", encode::sql_name(target)))
                     });
@@ -325,6 +335,7 @@ impl Plan {
                 columns => columns,
             },
         };
+        let columns = named_as_in_postgresql(columns);
         Ok(Plan {
             prepared,
             kind,
@@ -335,6 +346,17 @@ impl Plan {
             currency,
         })
     }
+}
+
+/// DuckDB names a column after the whole call that it is made by, PostgreSQL after
+/// the function. Done here for what [`sql::rewrite`] put into the text itself.
+pub fn named_as_in_postgresql(mut columns: Vec<Column>) -> Vec<Column> {
+    for column in &mut columns {
+        if let Some(name) = sql::catalog::column_name(&column.name) {
+            column.name = name.to_owned();
+        }
+    }
+    columns
 }
 
 /// The second look at what a statement is: this one is DuckDB's own.

@@ -4,17 +4,21 @@
 //! statements, recognises those that concern the session and not the engine
 //! ([`SessionStatement`]), finds out the command tag, and refuses what would let
 //! a client reach past its database ([`policy`]). All of it works on the tokens
-//! of [`lexer`], so that DuckDB's own syntax passes through untouched.
+//! of [`lexer`], so that DuckDB's own syntax passes through untouched; where a
+//! statement asks for PostgreSQL's catalogs, [`rewrite`](rewrite()) leads it to [`catalog`].
 
+pub mod catalog;
 mod classify;
 pub mod copy;
 pub mod database;
 mod file_access;
 pub mod lexer;
 pub mod policy;
+mod rewrite;
 mod tag;
 
 pub use classify::{Scope, SessionStatement, SetValue, Show, classify};
+pub use rewrite::rewrite;
 pub use tag::{CommandTag, command_tag};
 
 use std::ops::Range;

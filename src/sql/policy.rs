@@ -5,6 +5,7 @@
 //! their kind and by their target before the engine sees them. DuckDB's settings
 //! (no external access, locked configuration) are the second wall behind this.
 
+use super::catalog::DATABASE;
 use super::classify::literal_value;
 use super::file_access::is_inside;
 use super::lexer::{Kind, Token, tokens};
@@ -21,6 +22,17 @@ pub enum Refusal {
     /// COPY to or from a file outside the permitted directories.
     #[error("permission denied to access file \"{0}\"")]
     File(String),
+    /// The database of the catalogs, by its own name.
+    #[error("permission denied for database {DATABASE}")]
+    Catalogs,
+}
+
+/// Does a text name the database that PostgreSQL's catalogs are in? It is led there
+/// from their names; by its own it could change them for everyone.
+pub fn names_the_catalogs(text: &str) -> bool {
+    text.as_bytes()
+        .windows(DATABASE.len())
+        .any(|window| window.eq_ignore_ascii_case(DATABASE.as_bytes()))
 }
 
 /// Commands by their first words. The reason is the same for all of them: they
@@ -81,6 +93,9 @@ const READING_PRAGMAS: [&str; 10] = [
 /// Decides on one statement. `file_access` lists the directories that SQL may
 /// read and write.
 pub fn check(sql: &str, file_access: &[std::path::PathBuf]) -> Result<(), Refusal> {
+    if names_the_catalogs(sql) {
+        return Err(Refusal::Catalogs);
+    }
     let whole: Vec<Token> = tokens(sql).collect();
     let all = without_wrapping(sql, &whole);
     for (words, name) in COMMANDS {

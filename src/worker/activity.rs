@@ -27,7 +27,7 @@ use CellType::{BigInt, Integer, Text, Time};
 /// How long the other workers may take to answer a statement.
 const OTHERS_WITHIN: Duration = Duration::from_secs(1);
 
-static VIEWS: [View; 2] = [
+static VIEWS: [View; 3] = [
     View {
         name: "pg_stat_activity",
         columns: &[
@@ -76,6 +76,11 @@ static VIEWS: [View; 2] = [
             ("deadlocks", BigInt),
             ("stats_reset", Time),
         ],
+    },
+    // What `sql::catalog` must know of who asks.
+    View {
+        name: "duckgres_session",
+        columns: &[("user", Text), ("admin", Integer)],
     },
 ];
 
@@ -227,6 +232,10 @@ impl Host for Answers {
             return Vec::new();
         };
         match view.name {
+            "duckgres_session" => {
+                let admin = Cell::Number(asker.admin.into());
+                vec![vec![Cell::Text(asker.user), admin]]
+            }
             "pg_stat_activity" => {
                 let mut sessions = self.sessions(&asker);
                 for findings in self.ask(Matter::Sessions(asker)) {

@@ -2,6 +2,7 @@
 //! tokio-postgres, over TLS with SCRAM, over plain TCP and over the Unix socket.
 
 mod psql;
+mod psql_describes;
 mod psycopg;
 mod tokio_postgres;
 
