@@ -28,6 +28,7 @@ fuzz_target!(|text: &str| {
             let _ = sql::command_tag(statement).text(1);
             let _ = sql::copy::parse(statement);
             let _ = policy::check(statement, &["/data".into()]);
+            let _ = sql::rewrite(statement);
         }
     });
 });
