@@ -4,7 +4,22 @@
 -- a column or a table inside the macro would mean that one. So what macros read has
 -- names that nobody else uses.
 
-CREATE VIEW @class_ AS SELECT c.oid AS _oid, relname AS _name, nspname AS _schema FROM @pg_class c JOIN @pg_namespace n ON n.oid = c.relnamespace;
+-- Not by way of pg_class, which takes DuckDB three times as long to bind.
+CREATE VIEW @class_ AS
+    SELECT table_oid AS _oid, table_name AS _name, CASE database_name WHEN 'temp' THEN 'pg_temp' ELSE schema_name END AS _schema
+    FROM duckdb_tables() WHERE database_name IN (current_database(), 'temp') AND NOT internal
+    UNION ALL
+    SELECT view_oid, view_name, CASE database_name WHEN 'temp' THEN 'pg_temp' ELSE schema_name END
+    FROM duckdb_views() WHERE database_name IN (current_database(), 'temp') AND NOT internal
+    UNION ALL
+    SELECT sequence_oid, sequence_name, CASE database_name WHEN 'temp' THEN 'pg_temp' ELSE schema_name END
+    FROM duckdb_sequences() WHERE database_name IN (current_database(), 'temp')
+    UNION ALL
+    SELECT index_oid, index_name, schema_name FROM duckdb_indexes() WHERE database_name IN (current_database(), 'temp')
+    UNION ALL
+    SELECT oid + 268435456, name, schema_name FROM @constraints WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE')
+    UNION ALL
+    SELECT oid, relname, 'pg_catalog' FROM @system_relations;
 CREATE VIEW @type_ AS SELECT t.oid AS _oid, typname AS _name, nspname AS _schema FROM @pg_type t JOIN @pg_namespace n ON n.oid = t.typnamespace;
 CREATE VIEW @spelling_ AS SELECT oid AS _oid, typname AS _spelling FROM @pg_type
     UNION ALL SELECT oid, display || suffix FROM @type_names

@@ -57,15 +57,13 @@ CREATE VIEW @system_relations AS SELECT oid::BIGINT AS oid, relname FROM (VALUES
 
 -- The tables on either side; psql looks for the keys only where there are triggers.
 CREATE VIEW @foreign_keys AS
-    SELECT table_oid FROM @constraints WHERE constraint_type = 'FOREIGN KEY'
-    UNION ALL
-    SELECT t.table_oid FROM @constraints c JOIN duckdb_tables() t ON t.schema_oid = c.schema_oid AND t.table_name = c.referenced_table
-    WHERE constraint_type = 'FOREIGN KEY';
+    SELECT schema_oid, unnest([table_name, referenced_table]) AS table_name FROM duckdb_constraints()
+    WHERE constraint_type = 'FOREIGN KEY' AND database_name IN (current_database(), 'temp');
 
 CREATE VIEW @relations AS
     SELECT table_oid AS oid, table_name AS relname, namespace AS relnamespace, 'r' AS relkind, estimated_size AS reltuples,
            column_count AS relnatts, index_count > 0 OR has_primary_key AS relhasindex, check_constraint_count AS relchecks,
-           temporary, 2 AS relam, comment, table_oid IN (SELECT table_oid FROM @foreign_keys) AS has_foreign_key
+           temporary, 2 AS relam, comment, (schema_oid, table_name) IN (SELECT (schema_oid, table_name) FROM @foreign_keys) AS has_foreign_key
     FROM duckdb_tables() JOIN @namespace_of USING (schema_oid) WHERE NOT internal
     UNION ALL
     SELECT view_oid, view_name, namespace, 'v', 0, column_count, false, 0, temporary, 0, comment, false
