@@ -246,7 +246,7 @@ impl Instance {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Makes PostgreSQL's catalogs, so that what [`crate::sql::rewrite`] names is
+    /// Makes PostgreSQL's catalogs, so that what [`crate::sql::rewrite()`] names is
     /// there. Only the first call does something, and takes some 10 ms.
     ///
     /// # Errors

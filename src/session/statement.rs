@@ -349,7 +349,7 @@ impl Plan {
 }
 
 /// DuckDB names a column after the whole call that it is made by, PostgreSQL after
-/// the function. Done here for what [`sql::rewrite`] put into the text itself.
+/// the function. Done here for what [`sql::rewrite()`] put into the text itself.
 pub fn named_as_in_postgresql(mut columns: Vec<Column>) -> Vec<Column> {
     for column in &mut columns {
         if let Some(name) = sql::catalog::column_name(&column.name) {

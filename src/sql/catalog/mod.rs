@@ -2,7 +2,7 @@
 //!
 //! They live in a database of their own, [`DATABASE`], that is attached in memory
 //! to an instance ([`definitions`]); the user's file holds nothing of it. Clients
-//! ask by PostgreSQL's names, and [`super::rewrite`] finds out what they mean
+//! ask by PostgreSQL's names, and [`super::rewrite()`] finds out what they mean
 //! ([`relation`], [`function`]). Source: PostgreSQL manual, chapters 53, 54, 37
 //! (the columns) and 9.26 (the functions).
 
