@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::{Failure, Gone, SessionError};
-use super::handle::Stop;
+use super::handle::{Handle, Stop};
 use super::portal::{Cursor, Progress, Sent, check_stop, shutdown, timed_out};
 use super::statement::{Currency, CurrentPlan, Statement, named_as_in_postgresql, same_row};
 use super::transaction::State;
@@ -95,9 +95,46 @@ impl Session {
         let handle = self.handle.clone();
         let running = handle.begin(self.is_last_wish(), self.settings.timeouts().statement);
         let result = self.run_started(statement, parameters, formats, limit, describe);
+        let result = match result {
+            Err(failure) if is_unasked_interrupt(&failure, &handle) => {
+                Err(self.find_lost_reason(statement, parameters))
+            }
+            result => result,
+        };
         let stopped = handle.stopped();
         drop(running);
         result.map_err(|failure| explain(failure, stopped))
+    }
+
+    /// A thread of DuckDB's that fails interrupts the others, and of a streamed
+    /// result the interrupt is sometimes all that can be read, the reason lost.
+    /// Only queries are streamed, so running one again harms nothing; it comes to
+    /// the same end, and is very unlikely to lose its reason again and again.
+    fn find_lost_reason(&mut self, statement: &Arc<Statement>, parameters: &[Value]) -> Failure {
+        const ATTEMPTS: usize = 8;
+        for _ in 0..ATTEMPTS {
+            match self.read_in_vain(statement, parameters) {
+                Err(failure) if is_unasked_interrupt(&failure, &self.handle) => {}
+                Err(failure) => return failure,
+                Ok(()) => break,
+            }
+        }
+        SessionError::new("XX000", "the engine stopped the statement without saying why").into()
+    }
+
+    fn read_in_vain(&mut self, statement: &Arc<Statement>, parameters: &[Value]) -> Result<(), Failure> {
+        let plan = self.plan(statement)?;
+        if plan.kind != Kind::Select {
+            return Ok(());
+        }
+        for (index, value) in parameters.iter().enumerate() {
+            plan.prepared.bind(index, value)?;
+        }
+        let mut rows = plan.prepared.stream()?;
+        while rows.next_chunk()?.is_some() {
+            check_stop(&self.handle)?;
+        }
+        Ok(())
     }
 
     fn run_started(
@@ -199,6 +236,11 @@ impl Session {
             self.plans.keep(statement, kind);
         }
     }
+}
+
+/// Was the statement interrupted though nobody wished it?
+fn is_unasked_interrupt(failure: &Failure, handle: &Handle) -> bool {
+    matches!(failure, Failure::Report(error) if error.sqlstate == "57014") && handle.stopped().is_none()
 }
 
 /// An interrupt's error says only that there was one; the session knows why.
